@@ -1,0 +1,277 @@
+"""06_report: each question answered in sentences that are made from the tables."""
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from lib import compare, losses
+from lib.errors import StudyError
+from lib.figures import COLOURS, LABELS, MARKERS, plt
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The tables of a study that the answers are made from."""
+
+    retrieval: pd.DataFrame
+    effects: pd.DataFrame
+    background_gap: pd.DataFrame
+    attention: pd.DataFrame
+    attention_effects: pd.DataFrame
+    attention_controls: pd.DataFrame
+    masks: pd.DataFrame
+
+    @classmethod
+    def read(cls, folder: Path) -> "Tables":
+        """Read all tables; a missing one raises with the notebook to run."""
+        found = {}
+        for field in fields(cls):
+            file = folder / f"{field.name}.csv"
+            if not file.exists():
+                raise StudyError(
+                    f"{file} does not exist. Run notebooks 02 to 05 of this study first."
+                )
+            found[field.name] = pd.read_csv(file)
+        return cls(**found)
+
+    def change(self, arm: str, condition: str = "random_background", sides: str = "both"):
+        """Rows of shifted - clean for an arm, MAP@R."""
+        rows = compare.select(self.effects, "shifted-clean", condition, sides)
+        return rows[rows["arm"] == arm]
+
+    def help(self, condition: str):
+        """Rows of bgaugment - base under a condition, MAP@R, both sides."""
+        sides = "both"
+        return compare.select(self.effects, "bgaugment-base", condition, sides)
+
+    def level(self, arm: str, condition: str) -> float:
+        """Mean MAP@R in percent of an arm under a condition (both sides), over models and draws."""
+        part = self.retrieval
+        keep = (part["arm"] == arm) & (part["condition"] == condition)
+        keep &= (part["sides"] == "both") & (part["metric"] == "map_at_r")
+        return 100 * part[keep]["value"].mean()
+
+
+def points(rows: pd.DataFrame, sign: int = 1) -> str:
+    """`x.x points (least to most, k of n with an interval beyond zero)` for paired effects."""
+    if rows.empty:
+        return "not measured"
+    value, beyond = 100 * sign * rows["value"], ((rows["low"] > 0) | (rows["high"] < 0)).sum()
+    span = f"{value.min():.1f} to {value.max():.1f} over {len(rows)} model(s)"
+    return f"**{value.mean():.1f} points** ({span}; 95 % interval beyond zero in {beyond} of {len(rows)})"
+
+
+def what_was_run(tables: Tables, training: pd.DataFrame) -> str:
+    """Models, seeds and queries behind the answers, and which models never beat their start."""
+    best = training[training["epoch"] == training["best"]]
+    names = ", ".join(losses.get(name).label for name in sorted(training["loss"].unique()))
+    stuck = sorted(
+        {f"{r.loss} {r.arm} seed {r.seed}" for r in best[best["best"] == 0].itertuples()}
+    )
+    text = (
+        f"{names}; arms base and BGAugment; {training['seed'].nunique()} seed(s); "
+        f"{tables.retrieval['n'].max():,} test queries; the untrained ImageNet trunk as a baseline."
+    )
+    never = ", ".join(stuck) or "none"
+    return f"{text}\n\nModels whose validation score never rose above their start: {never}."
+
+
+def loss_by_shift(tables: Tables) -> str:
+    """Answer to Q1."""
+    return (
+        f"**Answer:** trained without replaced backgrounds, the models lose "
+        f"{points(tables.change('base'), -1)} of MAP@R, from {tables.level('base', 'clean'):.1f} % to "
+        f"{tables.level('base', 'random_background'):.1f} %. The untrained trunk loses "
+        f"{points(tables.change('untrained'), -1)}."
+    )
+
+
+def background_or_scissors(tables: Tables) -> str:
+    """Answer to Q2."""
+    gap = tables.background_gap
+    return (
+        f"**Answer:** cutting the object out and putting it back where it was costs base models "
+        f"{points(tables.change('base', 'own_background'), -1)}; a place of another class instead of one "
+        f"of the same class costs a further {points(gap[gap['arm'] == 'base'])}. With BGAugment that "
+        f"gap is {points(gap[gap['arm'] == 'bgaugment'])}."
+    )
+
+
+def only_the_query(tables: Tables) -> str:
+    """Answer to Q3."""
+    return (
+        f"**Answer:** with a changed query against a clean gallery the base models lose "
+        f"{points(tables.change('base', sides='query'), -1)}, with both sides changed "
+        f"{points(tables.change('base'), -1)}; BGAugment loses "
+        f"{points(tables.change('bgaugment', sides='query'), -1)} and "
+        f"{points(tables.change('bgaugment'), -1)}."
+    )
+
+
+def alone(tables: Tables) -> str:
+    """Answer to Q4."""
+    words = [
+        f"{LABELS[arm]}: background alone {tables.level(arm, 'background_only'):.1f} %, object alone "
+        f"{tables.level(arm, 'foreground_only'):.1f} %, whole picture {tables.level(arm, 'clean'):.1f} %"
+        for arm in ("untrained", "base", "bgaugment")
+    ]
+    return "**Answer:** MAP@R ↑. " + "; ".join(words) + "."
+
+
+def does_it_help(tables: Tables) -> str:
+    """Answer to Q5."""
+    return (
+        f"**Answer:** under a random background BGAugment changes MAP@R by "
+        f"{points(tables.help('random_background'))}, on clean images by {points(tables.help('clean'))}. "
+        f"It loses {points(tables.change('bgaugment'), -1)} when the background changes, base "
+        f"{points(tables.change('base'), -1)}."
+    )
+
+
+def attention(tables: Tables) -> str:
+    """Answer to Q6."""
+    part = tables.attention[tables.attention["metric"] == "attention_score"]
+    means = part.groupby("arm", sort=False)["value"].mean()
+    words = ", ".join(f"{LABELS[arm]} {value:.3f}" for arm, value in means.items())
+    moved = tables.attention_effects
+    moved = moved[moved["metric"] == "attention_score"]
+    up = int((moved["low"] > 0).sum())
+    down = int((moved["high"] < 0).sum())
+    blind = tables.attention_controls.set_index("control")["value"]
+    return (
+        f"**Answer:** mean attention score {words} (0 is a uniform map). BGAugment moves it by "
+        f"{moved['value'].mean():+.3f}; the interval lies above zero for {up} and below zero for {down} "
+        f"of {len(moved)} models. Maps that see no network get: centred blob "
+        f"{blind['centred_gaussian']:.3f}, edge detector {blind['sobel']:.3f}."
+    )
+
+
+def how_sure(tables: Tables) -> str:
+    """Answer to Q7: what the spread over draws and seeds is, and how good the masks are."""
+    part = tables.retrieval
+    part = part[(part["condition"] == "random_background") & (part["metric"] == "map_at_r")]
+    part = part[part["sides"] == "both"]
+    draws = 100 * part.groupby(["loss", "arm", "seed"])["value"].std().max()
+    trained = part[part["arm"] != "untrained"].groupby(["loss", "arm", "seed"])["value"].mean()
+    seeds = trained.groupby(["loss", "arm"]).agg(["std", "count"])
+    known = tables.masks[tables.masks["metric"] == "iou_mean"]
+    words = [f"{row.source} {row.value:.3f} on {row.n} images" for row in known.itertuples()]
+    text = f"**Answer:** over background draws a model's MAP@R varies by at most {draws:.2f} points (std). "
+    if seeds["count"].min() > 1:
+        text += f"Over seeds it varies by {100 * seeds['std'].mean():.2f} points (mean std). "
+    else:
+        text += "Only one seed was trained, so **nothing here says how far another seed would differ**. "
+    return text + f"Masks, IoU where the truth is known: {'; '.join(words) or 'no truth at hand'}."
+
+
+def against_published(tables: Tables, dataset: str) -> pd.DataFrame:
+    """Effects beside the paper's, one row an effect: ours with interval, theirs, signs agree."""
+    wide = compare.published(dataset).pivot(
+        index="loss", columns=["arm", "condition"], values="mean"
+    )
+    rows = []
+    for contrast, condition, arm in (
+        ("shifted-clean", "random_background", "base"),
+        ("shifted-clean", "random_background", "bgaugment"),
+        ("bgaugment-base", "random_background", "bgaugment"),
+        ("bgaugment-base", "clean", "bgaugment"),
+    ):
+        ours = compare.select(tables.effects, contrast, condition, "both")
+        for row in ours[(ours["arm"] == arm) & (ours["loss"].isin(wide.index))].itertuples():
+            other = (arm, "clean") if contrast == "shifted-clean" else ("base", condition)
+            paper = wide.loc[row.loss, (arm, condition)] - wide.loc[row.loss, other]
+            name = f"{contrast}, {condition}" + (f", {arm}" if contrast == "shifted-clean" else "")
+            mine = [100 * value for value in (row.value, row.low, row.high)]
+            agree = bool(np.sign(row.value) == np.sign(paper))
+            rows.append([name, row.loss, row.seed, *mine, paper, agree])
+    columns = ["effect", "loss", "seed", "ours", "low", "high", "paper", "same_sign"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def agreement(cells: pd.DataFrame) -> str:
+    """How often the sign agrees, overall and per effect."""
+    if cells.empty:
+        return "The paper has no numbers for this data set."
+    words = [
+        f"{effect}: {int(part['same_sign'].sum())} of {len(part)}"
+        for effect, part in cells.groupby("effect", sort=False)
+    ]
+    total = f"{int(cells['same_sign'].sum())} of {len(cells)}"
+    return f"**Answer:** the sign agrees in {total} cells ({'; '.join(words)})."
+
+
+def surprises(tables: Tables) -> str:
+    """What was not expected, with its number."""
+    raw = -100 * tables.change("untrained")["value"].mean()
+    base = -100 * tables.change("base")["value"].mean()
+    start, end = tables.level("untrained", "clean"), tables.level("base", "clean")
+    clean = 100 * tables.help("clean")["value"].mean()
+    return (
+        f"- The bias is brought along: features that never saw this data set lose {raw:.1f} of "
+        f"{start:.1f} points ({raw / start:.0%}) when the background changes, trained base models "
+        f"{base:.1f} of {end:.1f} ({base / end:.0%}).\n"
+        f"- On clean images BGAugment stands {clean:+.1f} points from base, on average."
+    )
+
+
+def headline(tables: Tables) -> str:
+    """The one sentence of the study."""
+    base, moved = tables.change("base"), tables.change("bgaugment")
+    return (
+        f"A new background takes {-100 * base['value'].mean():.1f} of "
+        f"{tables.level('base', 'clean'):.1f} points of MAP@R; with BGAugment "
+        f"{-100 * moved['value'].mean():.1f} of {tables.level('bgaugment', 'clean'):.1f}"
+    )
+
+
+def headline_figure(tables: Tables, title: str) -> Figure:
+    """Change of MAP@R under a random background, one mark a model, bars over classes."""
+    arms = ("untrained", "base", "bgaugment")
+    rows = [row for arm in arms for row in tables.change(arm).itertuples()]
+    figure, axis = plt.subplots(figsize=(7.5, 0.36 * len(rows) + 1.5))
+    for at, row in enumerate(rows):
+        value, low, high = (100 * x for x in (row.value, row.low, row.high))
+        axis.errorbar(
+            value, at, xerr=[[value - low], [high - value]], color=COLOURS[row.arm],
+            marker=MARKERS[row.arm], capsize=3,
+        )  # fmt: skip
+    several = len({row.seed for row in rows}) > 1
+    names = [
+        LABELS[row.arm]
+        + (f", {compare.label_of(row.loss)}" if row.loss != "none" else "")
+        + (f", seed {row.seed}" if several and row.loss != "none" else "")
+        for row in rows
+    ]
+    axis.set_yticks(range(len(rows)), names, fontsize=9)
+    axis.invert_yaxis()
+    axis.axvline(0, color="black", lw=1)
+    axis.set_xlabel("change of MAP@R in points when the background changes ↑ (0: none)")
+    n = max(row.n for row in rows)
+    figure.suptitle(
+        f"{title}\nn = {n:,} queries; bars: 95 % over classes",
+        x=0.01, ha="left", fontsize=10.5, fontweight="bold",
+    )  # fmt: skip
+    return figure
+
+
+def front_page_entry(study: str, facts: dict, tables: Tables, finding: str) -> dict[str, Any]:
+    """What the front page says about the study."""
+    levels = {
+        arm: {c: round(tables.level(arm, c), 2) for c in ("clean", "random_background")}
+        for arm in ("untrained", "base", "bgaugment")
+    }
+    score = tables.attention[tables.attention["metric"] == "attention_score"]
+    return {
+        "study": study,
+        "dataset": facts["dataset"],
+        "finding": finding,
+        "map_at_r_percent": levels,
+        "attention_score": score.groupby("arm")["value"].mean().round(4).to_dict(),
+        "queries": int(tables.retrieval["n"].max()),
+        "losses": sorted(set(tables.retrieval["loss"]) - {"none"}),
+        "seeds": int(tables.retrieval["seed"].nunique()),
+    }

@@ -1,0 +1,82 @@
+"""The embedder: trunk, average pool, one linear layer, length 1."""
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from lib import trunks
+from lib.errors import StudyError
+from lib.files import atomic
+
+
+class _FloatOnCpu:
+    """Mixed into a convolution: float32 inside bf16 autocast, on the CPU."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.device.type != "cpu":
+            return super().forward(x)
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(x.float()).to(x.dtype)
+
+
+def keep_strided_depthwise_in_float(model: nn.Module) -> None:
+    """Spare the CPU the bf16 gradient of strided depthwise convolutions, which it is slow at.
+
+    The four of EfficientNet-Lite0 took 65 % of a bf16 step at 128 pixels (torch profiler).
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d) and module.groups > 1 and max(module.stride) > 1:
+            kind = type(module)
+            module.__class__ = type(f"Float{kind.__name__}", (_FloatOnCpu, kind), {})
+
+
+class Embedder(nn.Module):
+    """Maps normalised images (N, 3, H, W) to embeddings (N, size) of length 1.
+
+    With `size=0` there is no linear layer: the pooled features of the trunk itself.
+    """
+
+    def __init__(self, trunk: str, size: int = 128, pretrained: bool = True, seed: int = 0):
+        super().__init__()
+        entry = trunks.get(trunk)
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)  # an untrained trunk and the linear layer depend on the seed
+            self.trunk = entry.build(pretrained)
+            self.head = nn.Linear(self.trunk.width, size) if size else nn.Identity()
+        keep_strided_depthwise_in_float(self.trunk)
+        self.normalise = entry.normalise
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Embeddings in float32 whatever the precision of the trunk."""
+        pooled = self.trunk.features(x).float().mean(dim=(2, 3))
+        with torch.autocast(x.device.type, enabled=False):
+            return normalize(self.head(pooled), dim=1)
+
+    def train(self, mode: bool = True) -> "Embedder":
+        """Training mode, but BatchNorm stays in evaluation mode, as in the paper."""
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
+        return self
+
+
+def save_weights(model: nn.Module, path: Path) -> None:
+    """Write the weights as safetensors."""
+    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    with atomic(path) as temporary:
+        save_file(state, temporary)
+
+
+def load_weights(model: nn.Module, path: Path) -> nn.Module:
+    """Load weights written by `save_weights`; anything else is refused with its name."""
+    if not path.exists():
+        raise StudyError(f"{path} does not exist. Run 03_train for this study and loss first.")
+    try:
+        model.load_state_dict(load_file(path))
+    except Exception as error:
+        raise StudyError(f"{path} does not hold weights of this model ({error}).") from error
+    return model

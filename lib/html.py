@@ -1,0 +1,159 @@
+"""An executed notebook as one self-contained web page: nothing is loaded from the network."""
+
+import html
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from bs4 import BeautifulSoup
+from nbconvert import HTMLExporter
+from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+from nbformat import NotebookNode
+
+TEMPLATES = Path(__file__).parent / "templates"
+DRAWS = {1: "M", 2: "L", 3: "Q", 4: "C", 79: "Z"}  # matplotlib path codes as SVG commands
+
+
+def page(
+    notebook: NotebookNode,
+    source: Path,
+    out_dir: Path,
+    stem: str,
+    neighbours: tuple[str | None, str | None] = (None, None),
+) -> str:
+    """The page of an executed notebook, as HTML text.
+
+    Args:
+        notebook: the executed, cleaned notebook.
+        source: path of the source notebook; the notebooks beside it are its neighbours.
+        out_dir: where the page will lie, for relative links.
+        stem: name of the page.
+        neighbours: stems that replace the previous and next notebook of the source folder.
+
+    Raises:
+        ValueError: something on the page would be loaded from the network.
+    """
+    links = _neighbours(source, neighbours)
+    resources: dict[str, Any] = {
+        "metadata": {"path": str(source.parent)},
+        "page": {
+            "title": title(notebook, stem),
+            "stem": stem,
+            "figure": "Figure; the text around it says what it shows.",
+            "source": _relative(source, out_dir),
+            "previous": links[0][1],
+            "next": links[1][1],
+        },
+    }
+    text, _ = _exporter(source.parent).from_notebook_node(notebook, resources)
+    text = _between_pages(text, dict(pair for pair in links if pair[0]))
+    if loaded := network_references(text):
+        raise ValueError(f"{stem}: the page would load {loaded[0]}; put the file beside it.")
+    return text
+
+
+def title(notebook: NotebookNode, default: str) -> str:
+    """The notebook's first H1 without markup, or `default`."""
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown" and (found := re.search(r"(?m)^# +(.+)$", cell.source)):
+            return re.sub(r"[`*]", "", found[1]).strip()
+    return default
+
+
+def network_references(text: str) -> list[str]:
+    """Addresses that a browser would fetch to show the page (plain links do not count)."""
+    soup = BeautifulSoup(text, features="html.parser")
+    parts = ["img", "script", "iframe", "source", "video", "audio", "embed", "object", "link"]
+    found = [tag.get(key) for tag in soup(parts) for key in ("src", "href", "data", "srcset")]
+    styles = " ".join(str(tag) for tag in soup("style"))
+    styles += " ".join(tag["style"] for tag in soup(style=True))
+    found += re.findall(r"(?:url\(|@import)\s*[\"']?([^\"')\s]+)", styles)
+    return [address for address in found if address and re.match(r"(?i)(https?:)?//", address)]
+
+
+def formula(tex: str) -> str:
+    """A TeX formula (matplotlib's mathtext) as inline SVG on the text's baseline.
+
+    The usual way, MathJax, is a megabyte of script from the network. What mathtext cannot read
+    is shown as it was written.
+    """
+    from matplotlib.font_manager import FontProperties  # slow import; few cells need it
+    from matplotlib.textpath import TextPath
+
+    font = FontProperties(family="DejaVu Sans", size=16, math_fontfamily="dejavusans")
+    try:
+        drawn = TextPath((0, 0), f"${' '.join(tex.split())}$", prop=font)
+    except ValueError:
+        return f"<code>{html.escape(tex)}</code>"
+    (left, low), (right, high) = drawn.get_extents().get_points()
+    shape = "".join(
+        _draw(points.reshape(-1, 2), int(code)) for points, code in drawn.iter_segments()
+    )
+    box = f"{left:.2f} {-high:.2f} {right - left:.2f} {high - low:.2f}"
+    size = f"width:{(right - left) / 16:.3f}em;height:{(high - low) / 16:.3f}em"
+    return (
+        f'<svg class="math" role="img" aria-label="{html.escape(tex.strip())}" viewBox="{box}" '
+        f'style="{size};vertical-align:{low / 16:.3f}em"><path fill="currentColor" d="{shape}"/>'
+        "</svg>"
+    )
+
+
+def _draw(points: np.ndarray, code: int) -> str:
+    """One segment of an outline; SVG counts y downwards, and closing takes no point."""
+    flipped = points * [1, -1] if DRAWS[code] != "Z" else points[:0]
+    return DRAWS[code] + " ".join(f"{value:.2f}" for value in flipped.ravel())
+
+
+class _Markdown(IPythonRenderer):
+    """nbconvert's markdown, with formulas that need no script and diagrams left as text."""
+
+    def inline_math(self, body: str) -> str:
+        return formula(body)
+
+    def block_math(self, body: str) -> str:
+        return f'<span class="formula">{formula(body)}</span>'
+
+    def block_mermaidjs(self, code: str) -> str:
+        return f"<pre>{html.escape(code)}</pre>"
+
+
+def _exporter(folder: Path) -> HTMLExporter:
+    def markdown2html(text: str) -> str:
+        renderer = _Markdown(
+            escape=False, embed_images=True, exclude_anchor_links=True, path=str(folder)
+        )
+        return MarkdownWithMath(renderer=renderer).render(text)
+
+    exporter = HTMLExporter(template_name="page", extra_template_basedirs=[str(TEMPLATES)])
+    exporter.register_filter("markdown2html", markdown2html)
+    return exporter
+
+
+def _neighbours(source: Path, given: tuple[str | None, str | None]) -> list[tuple]:
+    """[(notebook, page) before, (notebook, page) after]; None where there is none."""
+    stems = sorted({path.stem for path in source.parent.glob("[0-9]*.ipynb")} | {source.stem})
+    here = stems.index(source.stem)
+    before = stems[here - 1] if here else None
+    after = stems[here + 1] if here + 1 < len(stems) else None
+    return [(before, given[0] or before), (after, given[1] or after)]
+
+
+def _relative(source: Path, out_dir: Path) -> str | None:
+    """Link from the page to its source; None outside the repository (a path of this machine)."""
+    repository = source.parent.parent
+    if not out_dir.is_relative_to(repository):
+        return None
+    return Path(os.path.relpath(source, out_dir)).as_posix()
+
+
+def _between_pages(text: str, pages: dict[str, str]) -> str:
+    """Links from notebook to notebook in prose lead from page to page."""
+
+    def to_page(match: re.Match[str]) -> str:
+        anchor = match[2] or ""
+        return f'href="{pages.get(match[1], match[1])}.html{anchor}"'
+
+    head, opening, body = text.partition("<main>")
+    return head + opening + re.sub(r'href="(\d+_\w+)\.ipynb(#[^"]*)?"', to_page, body)

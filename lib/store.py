@@ -1,0 +1,136 @@
+"""Images decoded once: a memory-mapped uint8 store and its index table.
+
+A store is a folder with `pixels.u8` (the images one after the other, height x width x channels),
+`index.csv` (one row an image: where it starts, its size, its label) and `store.json`.
+"""
+
+import hashlib
+import io
+import os
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image, ImageOps
+
+from lib.errors import StudyError
+from lib.files import atomic, read_json, write_json, write_table
+from lib.progress import track
+
+
+def shrunk_size(width: int, height: int, side: int) -> tuple[int, int]:
+    """Width and height after the shorter one is brought to `side` (torchvision's rule)."""
+    if width <= height:
+        return side, int(side * height / width)
+    return int(side * width / height), side
+
+
+def open_image(path: Path) -> Image.Image:
+    """Decode a picture to upright RGB; a broken or missing file raises with its name."""
+    try:
+        with Image.open(path) as image:
+            return ImageOps.exif_transpose(image).convert("RGB")
+    except FileNotFoundError as error:
+        raise StudyError(f"{path} is listed in the index but does not exist.") from error
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise StudyError(f"{path} cannot be decoded ({error}). Replace or remove it.") from error
+
+
+def shrink(image: Image.Image, side: int) -> np.ndarray:
+    """Bring the shorter side to `side` with an antialiased bilinear filter; uint8 HxWxC."""
+    size = shrunk_size(*image.size, side)
+    if image.size != size:
+        image = image.resize(size, Image.Resampling.BILINEAR)
+    return np.asarray(image)
+
+
+@dataclass
+class Store:
+    """A readable store. `index` has one row an image, in the order of the pixels."""
+
+    index: pd.DataFrame
+    pixels: np.ndarray
+    channels: int
+    fingerprint: str
+
+    @classmethod
+    def open(cls, folder: Path) -> "Store":
+        """Open the store in `folder`; a missing or cut one raises and says what to run."""
+        if not (folder / "store.json").exists():
+            raise StudyError(f"{folder} holds no store. Run the notebook that writes it first.")
+        facts = read_json(folder / "store.json")
+        index = pd.read_csv(folder / "index.csv")
+        pixels = np.memmap(
+            folder / "pixels.u8", np.uint8, mode="c"
+        )  # writable view, file untouched
+        if len(pixels) != facts["bytes"]:
+            raise StudyError(
+                f"{folder / 'pixels.u8'} has {len(pixels)} bytes, expected {facts['bytes']}. "
+                "Delete the folder and run again the notebook that writes it."
+            )
+        return cls(index, pixels, facts["channels"], facts["fingerprint"])
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def image(self, row: int) -> np.ndarray:
+        """Image number `row` as a view, height x width x channels (channels left out if 1)."""
+        height, width, start = self._geometry[row]
+        shape = (height, width, self.channels) if self.channels > 1 else (height, width)
+        stop = start * self.channels + height * width * self.channels
+        return self.pixels[start * self.channels : stop].reshape(shape)
+
+    def rows(self, split: str) -> np.ndarray:
+        """Row numbers of a split."""
+        return np.flatnonzero(self.index["split"] == split)
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Label of every row."""
+        return self.index["label"].to_numpy()
+
+    def __post_init__(self) -> None:
+        self._geometry = self.index[["height", "width", "start"]].to_numpy()
+
+
+def write_store(folder: Path, index: pd.DataFrame, arrays: Iterable[np.ndarray]) -> Store:
+    """Write `arrays` (uint8, HxWxC or HxW, in the order of `index`) as a store.
+
+    Adds the columns height, width, start (first pixel, counted over all images before) and
+    fingerprints pixels and index together (sha256).
+    """
+    seal, shapes, channels, start, starts = hashlib.sha256(), [], 1, 0, []
+    with atomic(folder / "pixels.u8") as temporary, open(temporary, "wb") as target:
+        for array in arrays:
+            channels = array.shape[2] if array.ndim == 3 else 1
+            data = np.ascontiguousarray(array).tobytes()
+            target.write(data)
+            seal.update(data)
+            shapes.append(array.shape[:2])
+            starts.append(start)
+            start += array.shape[0] * array.shape[1]
+    sizes = pd.DataFrame(shapes, columns=["height", "width"])
+    index = index.reset_index(drop=True).assign(
+        height=sizes["height"], width=sizes["width"], start=starts
+    )
+    text = io.StringIO()
+    index.to_csv(text, index=False)
+    seal.update(text.getvalue().encode())
+    write_table(folder / "index.csv", index)
+    facts = {"bytes": start * channels, "channels": channels, "fingerprint": seal.hexdigest()}
+    write_json(folder / "store.json", facts)
+    return Store.open(folder)
+
+
+def decode_all(files: list[Path], side: int, title: str) -> Iterable[np.ndarray]:
+    """Decode and shrink `files` in parallel, in order."""
+
+    def read(file: Path) -> np.ndarray:
+        return shrink(open_image(file), side)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for start in track(range(0, len(files), 256), title, -(-len(files) // 256)):
+            yield from pool.map(read, files[start : start + 256])  # bounded: memory stays small

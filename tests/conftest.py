@@ -1,0 +1,68 @@
+"""Fixtures shared by the tests: a study of a few drawn pictures in a temporary place."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # several test processes share the cores
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lib import masks, paths
+from lib.files import write_json
+from lib.store import write_store
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """All of the study's folders moved under a temporary one; no mirror."""
+    for name in ("REPORTS", "RAW", "WEIGHTS"):
+        monkeypatch.setattr(paths, name, tmp_path / name.lower())
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    monkeypatch.delenv("DATA_MIRROR", raising=False)
+    return tmp_path
+
+
+def picture(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    """A smooth asymmetric picture: resampling errors stay small and flips show."""
+    y, x = np.mgrid[0:height, 0:width] / max(height, width)
+    waves = [np.sin(a * x + b * y + c) for a, b, c in rng.uniform(1, 5, (3, 3))]
+    return (127 + 120 * np.stack(waves, -1)).astype(np.uint8)
+
+
+@pytest.fixture
+def study(home: Path) -> str:
+    """A study of 30 images (5 classes of 6), uneven sizes, soft masks, one of them empty."""
+    rng = np.random.default_rng(0)
+    where, splits = paths.StudyPaths("small"), ["train", "train", "validation", "test", "test"]
+    rows = [
+        {"path": f"{label}/{k}.png", "label": label, "class_name": f"c{label}", "split": split}
+        for label, split in enumerate(splits)
+        for k in range(6)
+    ]
+    index = pd.DataFrame(rows)
+    sizes = rng.integers(72, 100, (len(index), 2))
+    images = [picture(rng, *size) for size in sizes]
+    store = write_store(where.prepared / "images", index, images)
+    pools = pd.DataFrame({"path": [f"{k}.jpg" for k in range(9)], "label": 0})
+    pools["split"] = ["train"] * 4 + ["validation"] * 2 + ["test"] * 3
+    write_store(where.prepared / "backgrounds", pools, [picture(rng, 80, 110) for _ in range(9)])
+    write_json(where.prepared / "data.json", {"dataset": "cub200", "side": 72, "options": {}})
+    soft = [_blob(*size) for size in sizes]
+    soft[-1][:] = 0
+    made = write_store(where.masks / "drawn", index, soft)
+    areas = index.assign(area=[mask.mean() / 255 for mask in soft])
+    areas["usable"] = areas["area"].between(masks.EMPTY, masks.FULL)
+    areas.to_csv(where.masks / "drawn" / "areas.csv", index=False)
+    facts = {"source": "drawn", "images": store.fingerprint, "masks": made.fingerprint}
+    write_json(where.masks / "drawn" / "masks.json", facts)
+    write_json(where.masks / "source.json", {"source": "drawn"})
+    return "small"
+
+
+def _blob(height: int, width: int) -> np.ndarray:
+    y, x = np.mgrid[0:height, 0:width]
+    distance = np.hypot((y - 0.45 * height) / height, (x - 0.6 * width) / width)
+    return (255 * np.clip((0.35 - distance) * 8, 0, 1)).astype(np.uint8)
