@@ -22,7 +22,7 @@ repro: $(STAMP) ## run what has changed of the studies, down to reports/index.ht
 	echo "Done in $$(($$(date +%s) - start)) s. Open $(CURDIR)/reports/index.html"
 
 test: $(STAMP) ## run the tests
-	@$(ENV) OMP_NUM_THREADS=1 python -m pytest -q -n 2 $(ARGS)
+	@$(ENV) OMP_NUM_THREADS=1 python -m pytest -q -n 2 --dist loadfile $(ARGS)
 
 lab: $(STAMP) ## open the notebooks in JupyterLab
 	@$(ENV) jupyter lab --notebook-dir=notebooks $(ARGS)

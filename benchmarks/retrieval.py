@@ -34,7 +34,7 @@ LIBRARY = {
 
 
 def make(size: int, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """`size` embeddings around class centres, class sizes uneven as in SOP (2 to 12)."""
+    """`size` embeddings around class centres, class sizes uneven, from 1 to 13."""
     generator = torch.Generator().manual_seed(seed)
     classes = int(size / PER_CLASS)
     labels = torch.arange(size) % classes

@@ -62,7 +62,8 @@ def points(rows: pd.DataFrame, sign: int = 1) -> str:
         return "not measured"
     value, beyond = 100 * sign * rows["value"], ((rows["low"] > 0) | (rows["high"] < 0)).sum()
     span = f"{value.min():.1f} to {value.max():.1f} over {len(rows)} model(s)"
-    return f"**{value.mean():.1f} points** ({span}; 95 % interval beyond zero in {beyond} of {len(rows)})"
+    sure = f"95 % interval beyond zero in {beyond} of {len(rows)}"
+    return f"**{value.mean():.1f} points** ({span}; {sure})"
 
 
 def what_was_run(tables: Tables, training: pd.DataFrame) -> str:
@@ -84,7 +85,8 @@ def loss_by_shift(tables: Tables) -> str:
     """Answer to Q1."""
     return (
         f"**Answer:** trained without replaced backgrounds, the models lose "
-        f"{points(tables.change('base'), -1)} of MAP@R, from {tables.level('base', 'clean'):.1f} % to "
+        f"{points(tables.change('base'), -1)} of MAP@R, "
+        f"from {tables.level('base', 'clean'):.1f} % to "
         f"{tables.level('base', 'random_background'):.1f} %. The untrained trunk loses "
         f"{points(tables.change('untrained'), -1)}."
     )
@@ -95,8 +97,8 @@ def background_or_scissors(tables: Tables) -> str:
     gap = tables.background_gap
     return (
         f"**Answer:** cutting the object out and putting it back where it was costs base models "
-        f"{points(tables.change('base', 'own_background'), -1)}; a place of another class instead of one "
-        f"of the same class costs a further {points(gap[gap['arm'] == 'base'])}. With BGAugment that "
+        f"{points(tables.change('base', 'own_background'), -1)}; a place of another class instead "
+        f"of one of the same class costs {points(gap[gap['arm'] == 'base'])}. With BGAugment that "
         f"gap is {points(gap[gap['arm'] == 'bgaugment'])}."
     )
 
@@ -115,8 +117,9 @@ def only_the_query(tables: Tables) -> str:
 def alone(tables: Tables) -> str:
     """Answer to Q4."""
     words = [
-        f"{LABELS[arm]}: background alone {tables.level(arm, 'background_only'):.1f} %, object alone "
-        f"{tables.level(arm, 'foreground_only'):.1f} %, whole picture {tables.level(arm, 'clean'):.1f} %"
+        f"{LABELS[arm]}: background alone {tables.level(arm, 'background_only'):.1f} %, "
+        f"object alone {tables.level(arm, 'foreground_only'):.1f} %, "
+        f"whole picture {tables.level(arm, 'clean'):.1f} %"
         for arm in ("untrained", "base", "bgaugment")
     ]
     return "**Answer:** MAP@R ↑. " + "; ".join(words) + "."
@@ -126,7 +129,8 @@ def does_it_help(tables: Tables) -> str:
     """Answer to Q5."""
     return (
         f"**Answer:** under a random background BGAugment changes MAP@R by "
-        f"{points(tables.help('random_background'))}, on clean images by {points(tables.help('clean'))}. "
+        f"{points(tables.help('random_background'))}, "
+        f"on clean images by {points(tables.help('clean'))}. "
         f"It loses {points(tables.change('bgaugment'), -1)} when the background changes, base "
         f"{points(tables.change('base'), -1)}."
     )
@@ -144,8 +148,8 @@ def attention(tables: Tables) -> str:
     blind = tables.attention_controls.set_index("control")["value"]
     return (
         f"**Answer:** mean attention score {words} (0 is a uniform map). BGAugment moves it by "
-        f"{moved['value'].mean():+.3f}; the interval lies above zero for {up} and below zero for {down} "
-        f"of {len(moved)} models. Maps that see no network get: centred blob "
+        f"{moved['value'].mean():+.3f}; the interval lies above zero for {up} and below zero for "
+        f"{down} of {len(moved)} models. Maps that see no network get: centred blob "
         f"{blind['centred_gaussian']:.3f}, edge detector {blind['sobel']:.3f}."
     )
 
@@ -160,11 +164,14 @@ def how_sure(tables: Tables) -> str:
     seeds = trained.groupby(["loss", "arm"]).agg(["std", "count"])
     known = tables.masks[tables.masks["metric"] == "iou_mean"]
     words = [f"{row.source} {row.value:.3f} on {row.n} images" for row in known.itertuples()]
-    text = f"**Answer:** over background draws a model's MAP@R varies by at most {draws:.2f} points (std). "
+    text = (
+        f"**Answer:** over background draws a model's MAP@R varies by at most {draws:.2f} points "
+        "(std). "
+    )
     if seeds["count"].min() > 1:
         text += f"Over seeds it varies by {100 * seeds['std'].mean():.2f} points (mean std). "
     else:
-        text += "Only one seed was trained, so **nothing here says how far another seed would differ**. "
+        text += "Only one seed was trained: **nothing here says how far another would differ**. "
     return text + f"Masks, IoU where the truth is known: {'; '.join(words) or 'no truth at hand'}."
 
 

@@ -248,8 +248,11 @@ def read_study(summary: Path, facts: Path) -> Study:
 
 
 def signed(value: float) -> str:
-    """`+0.3`, `−7.8`: one digit, a true minus, no negative zero; a dash for NaN."""
-    return "–" if math.isnan(value) else f"{round(value, 1) + 0.0:+.1f}".replace("-", "−")
+    """`+0.3`, `−7.8` with a true minus, `0.0` where it rounds to zero; a dash for NaN."""
+    if math.isnan(value):
+        return "–"
+    words = f"{value:+.1f}".replace("-", "−")
+    return "0.0" if words[1:] == "0.0" else words
 
 
 def percent(value: float) -> str:

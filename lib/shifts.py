@@ -138,7 +138,10 @@ def get(name: str) -> Condition:
 
 
 def choose(scenes: Scenes, rows: np.ndarray, pool: str, seed: int, draw: int) -> Choice:
-    """Draw for every image of `rows`: a photograph of `pool`, a mate, a stranger (row numbers)."""
+    """Draw for every image of `rows`: a photograph of `pool`, a mate, a stranger (row numbers).
+
+    Only usable masks give a place; an image without a mate (or stranger) gets its own place.
+    """
     rng = np.random.default_rng([seed, draw, 7])
     size, labels = len(scenes.store), scenes.store.labels
     chosen = Choice(*(np.full(size, -1) for _ in range(3)))
@@ -148,7 +151,7 @@ def choose(scenes: Scenes, rows: np.ndarray, pool: str, seed: int, draw: int) ->
         same = labels[usable] == labels[row]
         mates, strangers = usable[same & (usable != row)], usable[~same]
         chosen.mate[row] = mates[int(pick[0] * len(mates))] if len(mates) else row
-        chosen.stranger[row] = strangers[int(pick[1] * len(strangers))]
+        chosen.stranger[row] = strangers[int(pick[1] * len(strangers))] if len(strangers) else row
     return chosen
 
 

@@ -34,9 +34,9 @@ def picture(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
 
 @pytest.fixture
 def study(home: Path) -> str:
-    """A study of 30 images (5 classes of 6), uneven sizes, soft masks, one of them empty."""
+    """A study of 36 images (6 classes of 6), uneven sizes, soft masks, one of them empty."""
     rng = np.random.default_rng(0)
-    where, splits = paths.StudyPaths("small"), ["train", "train", "validation", "test", "test"]
+    where, splits = paths.StudyPaths("small"), ["train"] * 2 + ["validation"] * 2 + ["test"] * 2
     rows = [
         {"path": f"{label}/{k}.png", "label": label, "class_name": f"c{label}", "split": split}
         for label, split in enumerate(splits)

@@ -1,0 +1,208 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from lib import losses, paths, train, trunks
+from lib.embedder import Embedder, load_weights, save_weights
+from lib.errors import StudyError
+from lib.scenes import Scenes
+
+
+class Tiny(nn.Module):
+    """Two convolutions and a BatchNorm: trains in milliseconds."""
+
+    width = 8
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(3, 8, 3, 2), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3, 2)
+        )
+
+    def features(self, x: torch.Tensor) -> torch.Tensor:
+        return self.body(x)
+
+
+@pytest.fixture
+def recipe(monkeypatch: pytest.MonkeyPatch) -> train.Recipe:
+    entry = trunks.Trunk(lambda pretrained: Tiny(), trunks.LITE, "", "")
+    monkeypatch.setitem(trunks.TRUNKS, "tiny", entry)
+    return train.Recipe(
+        dataset="cub200", loss="triplet", arm="base", p=0.0, seed=0, trunk="tiny", embedding=4,
+        image_size=32, optimiser="adamw", lr_trunk=1e-3, lr_head=1e-2, lr_loss=1e-2,
+        weight_decay=0.0, batch=8, iterations=3, epochs=3, patience=9, precision="f32",
+    )  # fmt: skip
+
+
+def weights(path: Path) -> bytes:
+    return path.read_bytes()
+
+
+def test_the_published_arguments_are_the_papers() -> None:
+    assert losses.arguments("contrastive", "cub200") == {"pos_margin": -0.2, "neg_margin": 0.3841}
+    assert losses.arguments("triplet", "sop") == {"margin": 0.0452}
+    expected = {"alpha": 14.36, "beta": 75.83, "base": 0.6616}
+    assert losses.arguments("multi_similarity", "cars196") == expected
+    assert losses.arguments("arcface", "sop") == {"margin": 18.63, "scale": 220.4}
+    assert losses.learning_rate("normalized_softmax", "cub200") == 4.469e-3
+    assert losses.learning_rate("triplet", "cub200") is None
+    ranking = {name for name, entry in losses.LOSSES.items() if entry.per_class == 4}
+    assert ranking == {"contrastive", "triplet", "multi_similarity"}
+
+
+@pytest.mark.parametrize("name", losses.LOSSES)
+def test_every_loss_learns_to_tell_classes_apart(study: str, recipe, name: str, tmp_path) -> None:
+    made = replace(recipe, loss=name, iterations=25, epochs=1)
+    run = train.Run(made, Scenes(study, "drawn"))
+    fixed = np.arange(12)  # always the same images in the same crops: the loss must fall
+    values = [run.step(fixed, number=0) for _ in range(25)]
+    assert values[-1] < values[0]
+    assert min(values[:3]) > 0
+
+
+def test_batchnorm_stays_as_it_is_and_the_rest_moves(study: str, recipe) -> None:
+    run = train.Run(recipe, Scenes(study, "drawn"))
+    run.model.train()
+    before = {name: value.clone() for name, value in run.model.state_dict().items()}
+    run.step(np.arange(8), 0)
+    for name, value in run.model.state_dict().items():
+        if "running" in name or "num_batches" in name:
+            assert torch.equal(value, before[name]), name
+    moved = [n for n, v in run.model.state_dict().items() if not torch.equal(v, before[n])]
+    assert {"trunk.body.0.weight", "head.weight"} <= set(moved)
+
+
+@pytest.mark.parametrize(("name", "m"), [("triplet", 4), ("arcface", 1)])
+def test_the_sampler_gives_m_images_of_a_class(recipe, name: str, m: int) -> None:
+    labels = np.repeat(np.arange(10), 7)
+    rows = train.epoch_rows(labels, replace(recipe, loss=name), epoch=1)
+    assert rows.shape == (3, 8)
+    for batch in rows:
+        assert set(np.unique(labels[batch], return_counts=True)[1]) == {m}
+    again = train.epoch_rows(labels, replace(recipe, loss=name), epoch=1)
+    np.testing.assert_array_equal(rows, again)
+    other = train.epoch_rows(labels, replace(recipe, loss=name, seed=1), epoch=1)
+    assert (rows != other).any()
+
+
+def test_few_classes_give_more_images_of_each(recipe) -> None:
+    labels = np.repeat([0, 1], 30)
+    rows = train.epoch_rows(labels, replace(recipe, loss="arcface"), epoch=1)
+    assert all(np.bincount(labels[batch]).tolist() == [4, 4] for batch in rows)
+
+
+def test_a_killed_run_ends_with_the_same_weights(study, recipe, tmp_path, monkeypatch) -> None:
+    scenes = Scenes(study, "drawn")
+    whole, history = train.fit(recipe, scenes, tmp_path / "whole")
+    steps, step = [], train.Run.step
+
+    def dies(self: train.Run, *args: object) -> float:
+        steps.append(args)
+        if len(steps) == 5:  # in the middle of the second epoch
+            raise KeyboardInterrupt
+        return step(self, *args)
+
+    monkeypatch.setattr(train.Run, "step", dies)
+    with pytest.raises(KeyboardInterrupt):
+        train.fit(recipe, scenes, tmp_path / "cut")
+    assert not list((tmp_path / "cut").glob("*/history.csv"))
+    resumed, again = train.fit(recipe, scenes, tmp_path / "cut")
+    assert len(steps) == 5 + 6  # one epoch was kept, two were run again
+    pd.testing.assert_frame_equal(history, again)
+    assert weights(whole) == weights(resumed)
+
+
+def test_a_finished_run_is_not_trained_again(study, recipe, tmp_path, monkeypatch) -> None:
+    scenes = Scenes(study, "drawn")
+    first, history = train.fit(recipe, scenes, tmp_path)
+    monkeypatch.setattr(train.Run, "step", lambda *a: pytest.fail("trained again"))
+    second, again = train.fit(recipe, scenes, tmp_path)
+    assert first == second
+    pd.testing.assert_frame_equal(history, again)
+    with pytest.raises(pytest.fail.Exception):
+        train.fit(replace(recipe, lr_trunk=5e-4), scenes, tmp_path)
+
+
+def test_the_best_epoch_is_kept_and_patience_stops(study, recipe, tmp_path, monkeypatch) -> None:
+    scores = iter([0.1, 0.3, 0.2, 0.25, 0.9])
+    seen = []
+
+    def validate(self: train.Run) -> dict[str, float]:
+        seen.append({k: v.clone() for k, v in self.model.state_dict().items()})
+        value = next(scores)
+        return {"clean": value, "random_background": 1 - value}
+
+    monkeypatch.setattr(train.Run, "validate", validate)
+    made = replace(recipe, epochs=9, patience=2)
+    path, history = train.fit(made, Scenes(study, "drawn"), tmp_path)
+    assert history["epoch"].max() == 3 and set(history["best"]) == {1}
+    kept = load_weights(Embedder("tiny", 4), path).state_dict()
+    assert all(torch.equal(kept[name], value) for name, value in seen[1].items())
+
+
+def test_bgaugment_is_chosen_on_replaced_backgrounds() -> None:
+    assert train.selection("base") == "clean"
+    assert train.selection("bgaugment") == "random_background"
+
+
+def test_a_loss_that_is_no_number_stops_with_its_step(study, recipe) -> None:
+    run = train.Run(replace(recipe, arm="bgaugment", p=1.0), Scenes(study, "drawn"))
+    with torch.no_grad():
+        run.model.head.weight.fill_(float("nan"))
+    with pytest.raises(StudyError, match="became nan at step 7.*lr_trunk 0.001"):
+        run.step(np.arange(8), 7)
+
+
+def test_train_study_writes_what_the_next_notebook_reads(study, recipe, tmp_path) -> None:
+    from lib import evaluate
+
+    fields = {name: getattr(recipe, name) for name in recipe.__dataclass_fields__}
+    for name in ("loss", "arm", "seed", "p", "loss_arguments"):
+        fields.pop(name)
+    table = train.train_study(study, "triplet", [0, 1], 1.0, Scenes(study, "drawn"), **fields)
+    assert set(zip(table["arm"], table["seed"], strict=True)) == {
+        ("base", 0), ("base", 1), ("bgaugment", 0), ("bgaugment", 1),
+    }  # fmt: skip
+    found = evaluate.models_of(study)
+    assert [m.arm for m in found] == ["untrained", "base", "bgaugment", "base", "bgaugment"]
+    assert all(m.weights.exists() for m in found[1:])
+    assert len({m.identity for m in found}) == 5
+    assert (paths.StudyPaths(study).models / "triplet" / "training.csv").exists()
+
+
+def test_foreign_weights_are_refused(tmp_path, recipe) -> None:
+    model = Embedder("tiny", 4)
+    (tmp_path / "a.safetensors").write_bytes(b"\x80\x04K\x01.")
+    with pytest.raises(StudyError, match="does not hold weights of this model"):
+        load_weights(model, tmp_path / "a.safetensors")
+    with pytest.raises(StudyError, match="Run 03_train"):
+        load_weights(model, tmp_path / "b.safetensors")
+    save_weights(Embedder("tiny", 5), tmp_path / "c.safetensors")
+    with pytest.raises(StudyError, match="c.safetensors"):
+        load_weights(model, tmp_path / "c.safetensors")
+
+
+def test_efficientnet_lite0_knows_imagenet() -> None:
+    model = trunks.efficientnet_lite0(True)
+    assert model.width == 1280
+    assert model.features(torch.zeros(1, 3, 64, 64)).shape == (1, 1280, 2, 2)
+    untrained = trunks.efficientnet_lite0(False)
+    mean = [m.model.conv_stem.weight.abs().mean() for m in (model, untrained)]
+    assert abs(mean[0] - mean[1]) > 0.01
+
+
+def test_an_unknown_name_lists_the_known_ones() -> None:
+    for get in (losses.get, trunks.get):
+        with pytest.raises(StudyError, match="unknown .* 'tripletts'; known: "):
+            get("tripletts")
+
+
+def test_normalise_is_per_channel_and_may_turn_rgb_round() -> None:
+    pixels = torch.tensor([10.0, 20.0, 30.0]).view(1, 3, 1, 1)
+    assert trunks.CAFFE(pixels).flatten().tolist() == [30 - 104, 20 - 117, 10 - 128]
+    assert trunks.LITE(pixels).flatten()[0] == (10 - 127) / 128
