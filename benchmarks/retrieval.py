@@ -19,6 +19,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 
 import torch
 import torch.nn.functional as F
@@ -87,8 +88,9 @@ def main() -> int:
     print(f"{size:,} images, {int(size / PER_CLASS):,} classes, {WIDTH}-d")
     results = {}
     for contender in (ours, theirs):
-        with multiprocessing.get_context("spawn").Pool(1) as pool:
-            results[contender.__name__] = pool.apply(timed, (contender, size))
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+            # unlike multiprocessing.Pool, raises if the process is killed for its memory
+            results[contender.__name__] = pool.submit(timed, contender, size).result()
         scores, clock, cores, peak = results[contender.__name__]
         shown = "  ".join(f"{name} {scores[name]:.7f}" for name in LIBRARY.values())
         print(

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from lib import compare, losses
 from lib.errors import StudyError
 from lib.figures import COLOURS, LABELS, MARKERS, plt
+from lib.files import digest
 
 
 @dataclass(frozen=True)
@@ -256,7 +257,7 @@ def headline_figure(tables: Tables, title: str) -> Figure:
     axis.set_yticks(range(len(rows)), names, fontsize=9)
     axis.invert_yaxis()
     axis.axvline(0, color="black", lw=1)
-    axis.set_xlabel("change of MAP@R in points when the background changes ↑ (0: none)")
+    axis.set_xlabel("change of MAP@R in points under a new background ↑")
     n = max(row.n for row in rows)
     figure.suptitle(
         f"{title}\nn = {n:,} queries; bars: 95 % over classes",
@@ -265,8 +266,10 @@ def headline_figure(tables: Tables, title: str) -> Figure:
     return figure
 
 
-def front_page_entry(study: str, facts: dict, tables: Tables, finding: str) -> dict[str, Any]:
-    """What the front page says about the study."""
+def front_page_entry(
+    study: str, facts: dict, tables: Tables, finding: str, folder: Path
+) -> dict[str, Any]:
+    """What the front page says about the study, and the checksums of the tables behind it."""
     levels = {
         arm: {c: round(tables.level(arm, c), 2) for c in ("clean", "random_background")}
         for arm in ("untrained", "base", "bgaugment")
@@ -274,6 +277,7 @@ def front_page_entry(study: str, facts: dict, tables: Tables, finding: str) -> d
     score = tables.attention[tables.attention["metric"] == "attention_score"]
     return {
         "study": study,
+        "tables_sha256": {file.name: digest(file)[:16] for file in sorted(folder.glob("*.csv"))},
         "dataset": facts["dataset"],
         "finding": finding,
         "map_at_r_percent": levels,

@@ -128,7 +128,10 @@ def per_query(
 
 def mask_source(study: str) -> str:
     """The mask source that 02_masks made last for the study."""
-    return read_json(paths.StudyPaths(study).masks / "source.json")["source"]
+    file = paths.StudyPaths(study).masks / "source.json"
+    if not file.exists():
+        raise StudyError(f"{file} does not exist. Run 02_masks for study {study} first.")
+    return read_json(file)["source"]
 
 
 def summary(rows: pd.DataFrame) -> pd.DataFrame:

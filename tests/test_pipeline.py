@@ -19,7 +19,7 @@ TINY = {
     "data": {
         "dataset": "rendered", "side": 72, "backgrounds": "rendered", "background_count": 6,
         "options": {"seed": 0, "bias": 0.9, "test_bias": 0.9, "images_per_class": 4, "side": 80,
-                    "classes": {"train": 4, "val": 2, "test": 4}},
+                    "classes": {"train": 4, "val": 2, "test": 6}},
     },
     "masks": {"source": "true"},
     "train": {
@@ -109,7 +109,7 @@ def test_the_tables_hold_every_model_condition_and_metric(clone: Clone) -> None:
     assert draws["random_background"] == 2 and draws["clean"] == 1
     assert set(table["sides"]) == {"both", "query"}
     assert len(table) == 5 * 3 * (1 + (2 + 5) * 2)
-    assert table["value"].between(0, 1).all() and (table["n"] == 16).all()
+    assert table["value"].between(0, 1).all() and (table["n"] == 24).all()
     assert (table["low"] <= table["value"]).all() and (table["value"] <= table["high"]).all()
 
 
@@ -158,6 +158,21 @@ def test_every_page_is_there_and_says_its_numbers(clone: Clone) -> None:
     assert answers["finding"] in front
     report = (clone.reports / "06_report.html").read_text()
     assert report.count("Answer:") >= 7 and "Traceback" not in report
+
+
+def test_cells_that_promise_an_output_keep_the_promise(clone: Clone) -> None:
+    """nbval runs the executed pages again and compares the cells tagged nbval-check-output."""
+    pages = [str(clone.reports / f"{name}.ipynb") for name in ("01_data", "06_report")]
+    command = [sys.executable, "-m", "pytest", "-q", "--nbval-lax", "-p", "no:cacheprovider"]
+    environment = {**os.environ, "PYTHONPATH": str(clone.root), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*command, "-c", os.devnull, *pages],
+        cwd=clone.root, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
+    checked = sum(Path(page).read_text().count("nbval-check-output") for page in pages)
+    assert checked >= 10
+    assert " passed" in done.stdout
 
 
 def test_nothing_changed_runs_nothing(clone: Clone) -> None:

@@ -1,0 +1,40 @@
+"""What the README and the notebooks promise is there."""
+
+import json
+import re
+
+import nbformat
+
+from lib import params, paths
+
+README = (paths.ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_every_local_link_leads_somewhere() -> None:
+    links = re.findall(r"\]\(([^)#]+)\)", README)
+    local = [link for link in links if not link.startswith("http")]
+    assert len(local) > 8
+    assert [link for link in local if not (paths.ROOT / link).exists()] == []
+
+
+def test_the_sentence_under_the_figure_is_the_studys_own() -> None:
+    finding = json.loads((paths.REPORTS / "cub200-cpu" / "answers.json").read_text())["finding"]
+    assert README.count(finding) == 2  # once for the eye, once as the picture's alternative text
+
+
+def test_named_tables_files_and_studies_exist() -> None:
+    for name in re.findall(r"`(lib/\w+\.py)`", README):
+        assert (paths.ROOT / name).exists(), name
+    studies = params.everything()["studies"]
+    for study in re.findall(r"^\| `([\w-]+)`", README, flags=re.M):
+        assert study in {*studies}, study
+
+
+def test_notebooks_open_alike() -> None:
+    files = sorted(paths.NOTEBOOKS.glob("*.ipynb"))
+    assert len(files) == 6
+    for file in files:
+        first, second = nbformat.read(file, as_version=4).cells[:2]
+        assert first.source.startswith("# ") and second.metadata["tags"] == ["parameters"]
+        for word in ("**Question:**", "**Inputs:**", "**Outputs:**"):
+            assert word in first.source, file.name
