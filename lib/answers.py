@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from lib import compare, losses
 from lib.errors import StudyError
-from lib.figures import COLOURS, LABELS, MARKERS, plt
+from lib.figures import COLOURS, LABELS, MARKERS, headline, plt
 from lib.files import digest
 
 
@@ -226,7 +226,7 @@ def surprises(tables: Tables) -> str:
     )
 
 
-def headline(tables: Tables) -> str:
+def main_finding(tables: Tables) -> str:
     """The one sentence of the study."""
     base, moved = tables.change("base"), tables.change("bgaugment")
     return (
@@ -259,10 +259,7 @@ def headline_figure(tables: Tables, title: str) -> Figure:
     axis.axvline(0, color="black", lw=1)
     axis.set_xlabel("change of MAP@R in points under a new background ↑")
     n = max(row.n for row in rows)
-    figure.suptitle(
-        f"{title}\nn = {n:,} queries; bars: 95 % over classes",
-        x=0.01, ha="left", fontsize=10.5, fontweight="bold",
-    )  # fmt: skip
+    headline(figure, title, f"n = {n:,} queries; bars: 95 % over classes")
     return figure
 
 

@@ -6,7 +6,7 @@ import torch
 from matplotlib.figure import Figure
 
 from lib import evaluate, losses, paths, retrieval, shifts
-from lib.figures import COLOURS, LABELS, MARKERS, plt
+from lib.figures import COLOURS, LABELS, MARKERS, headline, plt
 from lib.scenes import Scenes
 
 PUBLISHED = paths.FACTS / "published_retrieval.csv"
@@ -96,13 +96,7 @@ def slopes(table: pd.DataFrame, title: str) -> Figure:
         plt.Line2D([], [], color=COLOURS[a], marker=MARKERS[a], label=LABELS[a]) for a in COLOURS
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=3)
-    figure.suptitle(
-        f"{title}\nn = {n:,} queries; bars: 95 % over classes",
-        x=0.01,
-        ha="left",
-        fontsize=11,
-        fontweight="bold",
-    )
+    headline(figure, title, f"n = {n:,} queries; bars: 95 % over classes")
     return figure
 
 
@@ -185,13 +179,7 @@ def gap_figure(effects: pd.DataFrame, title: str) -> Figure:
         for a in COLOURS
     ]
     axis.legend(handles=handles, fontsize=9)
-    figure.suptitle(
-        f"{title}\none mark a model; bars: 95 % over classes",
-        x=0.01,
-        ha="left",
-        fontsize=11,
-        fontweight="bold",
-    )
+    headline(figure, title, "one mark a model; bars: 95 % over classes")
     return figure
 
 
@@ -239,13 +227,7 @@ def heat_map(table: pd.DataFrame, conditions: list[str], title: str) -> Figure:
         xticklabels=labels,
     )
     axis.tick_params(labelsize=9)
-    figure.suptitle(
-        f"{title}\nMAP@R in % ↑, queries and gallery both changed",
-        x=0.01,
-        ha="left",
-        fontsize=11,
-        fontweight="bold",
-    )
+    headline(figure, title, "MAP@R in % ↑, queries and gallery both changed")
     return figure
 
 
@@ -311,5 +293,5 @@ def gallery_figure(found: list[dict], title: str) -> Figure:
             axis.spines[:].set(visible=True, color=colour, linewidth=3)
         what = "clean" if entry["condition"] == "clean" else "shifted"
         line[0].set_ylabel(f"{entry['rule']}\n{LABELS[entry['arm']]}\n{what}", fontsize=7)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
+    headline(figure, title)
     return figure

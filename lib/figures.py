@@ -1,6 +1,7 @@
 """One style for all figures, and one way to show them: title is the finding, PNG and SVG kept."""
 
 import io
+import textwrap
 from pathlib import Path
 
 import matplotlib as mpl
@@ -59,6 +60,13 @@ def show(figure: plt.Figure, folder: Path, name: str, alt: str, photographs: boo
     display(Picture(data.getvalue(), format=kind, alt=alt, metadata={"alt": alt}))
 
 
+def headline(figure: plt.Figure, finding: str, note: str = "", size: float = 11) -> None:
+    """Title a figure with its finding, in bold and wrapped to its width, and a note below it."""
+    room = int(figure.get_figwidth() * 97 / size)  # letters that fit into a line
+    lines = textwrap.wrap(finding, room) + (textwrap.wrap(note, room) if note else [])
+    figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=size, fontweight="bold")
+
+
 def contact_sheet(
     images: list[np.ndarray], captions: list[str], columns: int, title: str, cell: float = 1.5
 ) -> plt.Figure:
@@ -71,7 +79,7 @@ def contact_sheet(
     for axis, image, caption in zip(axes.flat, images, captions, strict=False):
         axis.imshow(image, cmap="gray", vmin=0, vmax=255)
         axis.set_title(caption, fontsize=8, fontweight="normal", loc="center", y=-0.16, pad=0)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
+    headline(figure, title)
     return figure
 
 

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from lib import attend, attention, controls, evaluate, paths, stats
 from lib.compare import label_of
-from lib.figures import COLOURS, LABELS, MARKERS, plt
+from lib.figures import COLOURS, LABELS, MARKERS, headline, plt
 from lib.scenes import Scenes
 
 PUBLISHED = paths.FACTS / "published_attention.csv"
@@ -54,10 +54,7 @@ def score_figure(per_image: pd.DataFrame, table: pd.DataFrame, title: str) -> Fi
     axis.axhline(0, color="black", lw=1)
     axis.set_ylabel("attention score ↑ (0: uniform)")
     n = part.groupby(evaluate.MODEL).size().max()
-    figure.suptitle(
-        f"{title}\nn = {n} images a model; bars: 95 % over classes",
-        x=0.01, ha="left", fontsize=11, fontweight="bold",
-    )  # fmt: skip
+    headline(figure, title, f"n = {n} images a model; bars: 95 % over classes")
     return figure
 
 
@@ -94,7 +91,7 @@ def control_figure(models: pd.Series, scores: pd.DataFrame, title: str) -> Figur
         axis.text(max(value, 0) + 0.01, at, f"{value:.2f}", va="center", fontsize=9)
     axis.invert_yaxis()
     axis.set_xlabel("mean attention score ↑ (0: uniform map, 1: all on the object)")
-    figure.suptitle(title, x=0.01, ha="left", fontsize=10, fontweight="bold")
+    headline(figure, title)
     return figure
 
 
@@ -155,7 +152,7 @@ def example_figure(found: list[dict], title: str) -> Figure:
         for axis in line:
             axis.set(xticks=[], yticks=[])
             axis.grid(False)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
+    headline(figure, title)
     return figure
 
 
