@@ -9,7 +9,7 @@ STAMP := .venv/.stamp
 # Without NUMBA_DISABLE_JIT the first import of rembg compiles for a minute; without byte code
 # kept in .venv every start compiles what it imports (some machines turn it off).
 ENV = PATH="$(CURDIR)/.venv/bin:$$PATH" NUMBA_DISABLE_JIT=1 PYTHONHASHSEED=0 \
-      PYTHONDONTWRITEBYTECODE=
+      PYTHONDONTWRITEBYTECODE= PYTHONWARNINGS="ignore:IProgress not found"
 
 help: ## list these verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' Makefile

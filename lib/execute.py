@@ -223,6 +223,7 @@ class _Session:
             "PYTHONPATH": os.pathsep.join([str(ROOT), *([inherited] if inherited else [])]),
             "PYTHONHASHSEED": "0",
             "NUMBA_DISABLE_JIT": "1",  # importing rembg would compile for a minute
+            "PYTHONWARNINGS": "ignore:IProgress not found",  # tqdm asks for widgets at import
             "MPLBACKEND": "module://matplotlib_inline.backend_inline",
             "COLUMNS": "100",  # pandas and others ask the terminal for its width
             "IPYTHONDIR": str(self.scratch / "ipython"),  # no personal startup files

@@ -63,6 +63,7 @@ def show(figure: plt.Figure, folder: Path, name: str, alt: str, photographs: boo
 def headline(figure: plt.Figure, finding: str, note: str = "", size: float = 11) -> None:
     """Title a figure with its finding, in bold and wrapped to its width, and a note below it."""
     room = int(figure.get_figwidth() * 97 / size)  # letters that fit into a line
+    finding = finding.replace(" %", "\u00a0%")  # a number keeps its unit on its line
     lines = textwrap.wrap(finding, room) + (textwrap.wrap(note, room) if note else [])
     figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=size, fontweight="bold")
 

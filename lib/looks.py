@@ -38,7 +38,7 @@ def score_figure(per_image: pd.DataFrame, table: pd.DataFrame, title: str) -> Fi
     rng = np.random.default_rng(0)
     for at, (model, dots) in enumerate(part.groupby(evaluate.MODEL, sort=False)):
         spread = at + rng.uniform(-0.28, 0.28, len(dots))
-        axis.scatter(spread, dots["value"], s=5, color=COLOURS[model[1]], alpha=0.3, lw=0)
+        axis.scatter(spread, dots["value"], s=12, color=COLOURS[model[1]], alpha=0.35, lw=0)
         row = mean.loc[model]
         error = [[row["value"] - row["low"]], [row["high"] - row["value"]]]
         axis.errorbar(

@@ -6,7 +6,6 @@ pictures already shrunk to 144 pixels lose 0.05 IoU on the hand-labelled birds.)
 
 import multiprocessing
 import os
-import warnings
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -50,9 +49,8 @@ def session(name: str) -> Any:
     """rembg's own session for a model (its pre- and post-processing), one thread."""
     os.environ["NUMBA_DISABLE_JIT"] = "1"  # else the import compiles for a minute
     path = mask_model(name)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="IProgress not found")  # notebook widgets
-        from rembg import new_session
+    from rembg import new_session
+
     made = new_session(name, providers=["CPUExecutionProvider"])
     made.inner_session = _OpenVino(path, made.inner_session.get_inputs())
     return made

