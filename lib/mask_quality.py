@@ -8,8 +8,7 @@ from PIL import Image
 
 from lib import datasets, masks, paths
 from lib.fetch import mirror
-from lib.files import read_json
-from lib.prepare import source_files
+from lib.prepare import about, source_files
 from lib.store import Store, open_image
 
 AUTHORS = "authors' u2net"
@@ -73,7 +72,7 @@ def against_true(study: str, source: str, count: int = 200) -> pd.DataFrame:
 
 def table(study: str, source: str) -> pd.DataFrame:
     """One row an image whose truth is known: source, image, iou, covered (may be empty)."""
-    dataset = read_json(paths.StudyPaths(study).prepared / "data.json")["dataset"]
+    dataset = about(study)["dataset"]
     if datasets.get(dataset).make:
         return against_true(study, source)
     if source not in masks.SOURCES or source == "true":
@@ -83,7 +82,7 @@ def table(study: str, source: str) -> pd.DataFrame:
 
 def report_rows(study: str, areas: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
     """Long-format summary for reports: areas and counts per split, quality per source."""
-    dataset = read_json(paths.StudyPaths(study).prepared / "data.json")["dataset"]
+    dataset = about(study)["dataset"]
     rows = []
     for split, part in areas.groupby("split", sort=False):
         values = {

@@ -34,9 +34,12 @@ def check_index(table: pd.DataFrame) -> None:
     if (lone < 2).any():
         names = ", ".join(name for _, name in lone[lone < 2].index[:5])
         raise StudyError(f"a class needs at least two images to be retrieved; alone: {names}.")
-    missing = [split for split in datasets.SPLITS if not (table["split"] == split).any()]
-    if missing:
-        raise StudyError(f"no images in split {', '.join(missing)}.")
+    classes = table.groupby("split")["label"].nunique()
+    few = [split for split in datasets.SPLITS if classes.get(split, 0) < 2]
+    if few:
+        raise StudyError(
+            f"fewer than two classes in split {', '.join(few)}: nothing to tell apart."
+        )
 
 
 def prepare_images(
@@ -48,7 +51,8 @@ def prepare_images(
         study: name of the study.
         dataset: key of lib.datasets.DATASETS.
         side: short side of the stored images in pixels.
-        options: for an embedded data set, how it is made; else `classes` and `per_class`.
+        options: for an embedded data set, how it is made. With `subset: {classes: {split: count},
+            per_class: count}` only the first classes of a split and images of a class are taken.
     """
     options = dict(options or {})
     subset = options.pop("subset", {})
@@ -74,10 +78,17 @@ def _bytes(file: Path) -> bytes:
     return file.read_bytes()
 
 
+def about(study: str) -> dict[str, Any]:
+    """What 01_data prepared for a study: dataset, side, options."""
+    file = paths.StudyPaths(study).prepared / "data.json"
+    if not file.exists():
+        raise StudyError(f"{file} does not exist. Run 01_data for study {study} first.")
+    return read_json(file)
+
+
 def source_files(study: str) -> list[Path]:
     """The original file of every row of the study's store (the masks are made from these)."""
-    home = paths.StudyPaths(study).prepared
-    facts = read_json(home / "data.json")
+    home, facts = paths.StudyPaths(study).prepared, about(study)
     folder = datasets.locate(facts["dataset"], facts["options"])
     return [folder / path for path in Store.open(home / "images").index["path"]]
 

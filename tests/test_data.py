@@ -132,6 +132,14 @@ def test_a_class_with_one_image_is_refused() -> None:
         prepare.check_index(table)
 
 
+def test_a_split_with_one_class_is_refused() -> None:
+    rows = [(split, f"{split}{c}") for split in datasets.SPLITS for c in "ab" for _ in range(2)]
+    table = pd.DataFrame(rows[:-2], columns=["split", "class_name"])
+    table["label"] = pd.factorize(table["class_name"])[0]
+    with pytest.raises(StudyError, match="fewer than two classes in split test"):
+        prepare.check_index(table)
+
+
 def test_pools_of_the_papers_photographs_are_disjoint(home: Path) -> None:
     for part in ("train", "test"):
         for k in range(10):
@@ -186,3 +194,8 @@ def test_a_cut_store_is_refused(tmp_path: Path) -> None:
     pixels.write_bytes(pixels.read_bytes()[:-5])
     with pytest.raises(StudyError, match="pixels.u8 has 67 bytes, expected 72"):
         Store.open(tmp_path / "s")
+
+
+def test_a_notebook_before_its_inputs_says_what_to_run(home: Path) -> None:
+    with pytest.raises(StudyError, match="Run 01_data for study s first"):
+        prepare.about("s")
