@@ -67,8 +67,11 @@ def points(rows: pd.DataFrame, sign: int = 1) -> str:
     return f"**{value.mean():.1f} points** ({span}; {sure})"
 
 
-def what_was_run(tables: Tables, training: pd.DataFrame) -> str:
-    """Models, seeds and queries behind the answers, and which models never beat their start."""
+def what_was_run(tables: Tables, training: pd.DataFrame, note: str) -> str:
+    """Models, seeds and queries behind the answers, and which models never beat their start.
+
+    `note` is what a reader must know of this copy of the data.
+    """
     best = training[training["epoch"] == training["best"]]
     names = ", ".join(losses.get(name).label for name in sorted(training["loss"].unique()))
     stuck = sorted(
@@ -79,7 +82,8 @@ def what_was_run(tables: Tables, training: pd.DataFrame) -> str:
         f"{tables.retrieval['n'].max():,} test queries; the untrained ImageNet trunk as a baseline."
     )
     never = ", ".join(stuck) or "none"
-    return f"{text}\n\nModels whose validation score never rose above their start: {never}."
+    text += f"\n\nModels whose validation score never rose above their start: {never}."
+    return f"{text}\n\n**{note}**" if note else text
 
 
 def loss_by_shift(tables: Tables) -> str:
@@ -274,6 +278,7 @@ def front_page_entry(
     score = tables.attention[tables.attention["metric"] == "attention_score"]
     return {
         "study": study,
+        "note": facts["note"],
         "tables_sha256": {file.name: digest(file)[:16] for file in sorted(folder.glob("*.csv"))},
         "dataset": facts["dataset"],
         "finding": finding,

@@ -1,6 +1,7 @@
 """01_data: from a data set's folder to the study's stores of images and backgrounds."""
 
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from lib import datasets, paths
 from lib.errors import StudyError
 from lib.fetch import mirror
 from lib.files import key_of, read_json, write_json
-from lib.store import Store, decode_all, write_store
+from lib.store import Store, decode_all, short_side, write_store
 
 POOLS = ("train", "validation", "test")
 
@@ -42,6 +43,21 @@ def check_index(table: pd.DataFrame) -> None:
         )
 
 
+def copy_note(files: list[Path], official: bool) -> str:
+    """What a reader must know of this copy of a published data set; empty if nothing.
+
+    Official photographs come in many sizes. If all have one short side, somebody shrank them.
+    """
+    with ThreadPoolExecutor() as pool:
+        sides = set(pool.map(short_side, files)) if official else set()
+    if len(sides) != 1:
+        return ""
+    return (
+        f"Every picture read has a short side of exactly {sides.pop()} pixels: this is a shrunken, "
+        "re-encoded copy, not the official files. Numbers on it are not numbers on those."
+    )
+
+
 def prepare_images(
     study: str, dataset: str, side: int, options: dict[str, Any] | None = None
 ) -> Store:
@@ -67,7 +83,8 @@ def prepare_images(
     store = write_store(
         target, table, decode_all(files, side, f"{study}: decoding (chunks of 256)")
     )
-    facts = {"dataset": dataset, "side": side, "options": options}
+    note = copy_note(files, official=datasets.get(dataset).make is None)
+    facts = {"dataset": dataset, "side": side, "options": options, "note": note}
     write_json(paths.StudyPaths(study).prepared / "data.json", facts)
     return store
 
@@ -79,7 +96,7 @@ def _bytes(file: Path) -> bytes:
 
 
 def about(study: str) -> dict[str, Any]:
-    """What 01_data prepared for a study: dataset, side, options."""
+    """What 01_data prepared for a study: dataset, side, options, a note on this copy of it."""
     file = paths.StudyPaths(study).prepared / "data.json"
     if not file.exists():
         raise StudyError(f"{file} does not exist. Run 01_data for study {study} first.")

@@ -39,6 +39,12 @@ def open_image(path: Path) -> Image.Image:
         raise StudyError(f"{path} cannot be decoded ({error}). Replace or remove it.") from error
 
 
+def short_side(path: Path) -> int:
+    """The shorter side of a picture in pixels, from its header alone."""
+    with Image.open(path) as image:
+        return min(image.size)
+
+
 def shrink(image: Image.Image, side: int) -> np.ndarray:
     """Bring the shorter side to `side` with an antialiased bilinear filter; uint8 HxWxC."""
     size = shrunk_size(*image.size, side)

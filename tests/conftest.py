@@ -49,7 +49,9 @@ def study(home: Path) -> str:
     pools = pd.DataFrame({"path": [f"{k}.jpg" for k in range(9)], "label": 0})
     pools["split"] = ["train"] * 4 + ["validation"] * 2 + ["test"] * 3
     write_store(where.prepared / "backgrounds", pools, [picture(rng, 80, 110) for _ in range(9)])
-    write_json(where.prepared / "data.json", {"dataset": "cub200", "side": 72, "options": {}})
+    write_json(
+        where.prepared / "data.json", {"dataset": "cub200", "side": 72, "options": {}, "note": ""}
+    )
     soft = [_blob(*size) for size in sizes]
     soft[-1][:] = 0
     made = write_store(where.masks / "drawn", index, soft)

@@ -199,3 +199,13 @@ def test_a_cut_store_is_refused(tmp_path: Path) -> None:
 def test_a_notebook_before_its_inputs_says_what_to_run(home: Path) -> None:
     with pytest.raises(StudyError, match="Run 01_data for study s first"):
         prepare.about("s")
+
+
+def test_a_shrunken_copy_of_a_published_set_is_noted(tmp_path: Path) -> None:
+    for k, size in enumerate([(40, 30), (30, 50), (30, 30)]):
+        save(tmp_path / f"{k}.png", k, size)
+    files = sorted(tmp_path.glob("*.png"))
+    assert "short side of exactly 30 pixels" in prepare.copy_note(files, official=True)
+    assert prepare.copy_note(files, official=False) == ""
+    save(tmp_path / "3.png", 3, (50, 31))
+    assert prepare.copy_note([*files, tmp_path / "3.png"], official=True) == ""
