@@ -1,6 +1,7 @@
 """01_data: from a data set's folder to the study's stores of images and backgrounds."""
 
 import hashlib
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -46,15 +47,19 @@ def check_index(table: pd.DataFrame) -> None:
 def copy_note(files: list[Path], official: bool) -> str:
     """What a reader must know of this copy of a published data set; empty if nothing.
 
-    Official photographs come in many sizes. If all have one short side, somebody shrank them.
+    Official photographs come in many sizes. If nearly all have one short side, somebody shrank
+    them.
     """
+    if not official:
+        return ""
     with ThreadPoolExecutor() as pool:
-        sides = set(pool.map(short_side, files)) if official else set()
-    if len(sides) != 1:
+        side, count = Counter(pool.map(short_side, files)).most_common(1)[0]
+    if count < 0.8 * len(files):
         return ""
     return (
-        f"Every picture read has a short side of exactly {sides.pop()} pixels: this is a shrunken, "
-        "re-encoded copy, not the official files. Numbers on it are not numbers on those."
+        f"{count:,} of {len(files):,} pictures read have a short side of exactly {side} pixels: "
+        "this is a shrunken, re-encoded copy, not the official files, and numbers on it are not "
+        "numbers on those."
     )
 
 

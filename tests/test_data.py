@@ -205,7 +205,9 @@ def test_a_shrunken_copy_of_a_published_set_is_noted(tmp_path: Path) -> None:
     for k, size in enumerate([(40, 30), (30, 50), (30, 30)]):
         save(tmp_path / f"{k}.png", k, size)
     files = sorted(tmp_path.glob("*.png"))
-    assert "short side of exactly 30 pixels" in prepare.copy_note(files, official=True)
+    assert "3 of 3 pictures read have a short side of exactly 30 pixels" in prepare.copy_note(
+        files, official=True
+    )
     assert prepare.copy_note(files, official=False) == ""
     save(tmp_path / "3.png", 3, (50, 31))
     assert prepare.copy_note([*files, tmp_path / "3.png"], official=True) == ""

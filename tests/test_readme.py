@@ -22,6 +22,11 @@ def test_the_sentence_under_the_figure_is_the_studys_own() -> None:
     assert README.count(finding) == 2  # once for the eye, once as the picture's alternative text
 
 
+def test_the_number_to_expect_is_the_committed_demos() -> None:
+    finding = json.loads((paths.REPORTS / "demo" / "answers.json").read_text())["finding"]
+    assert finding in README
+
+
 def test_named_tables_files_and_studies_exist() -> None:
     for name in re.findall(r"`(lib/\w+\.py)`", README):
         assert (paths.ROOT / name).exists(), name
