@@ -48,6 +48,7 @@ def download(archive: Archive, folder: Path) -> Path:
     """Download `archive` into `folder` (kept if already there) and check it."""
     import pooch
 
+    pooch.get_logger().setLevel("WARNING")  # its chatter would land in the executed notebook
     name = archive.url.split("?")[0].rsplit("/", 1)[-1]
     if not (folder / name).exists():
         say(f"downloading {archive.url}")
