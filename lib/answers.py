@@ -168,7 +168,10 @@ def how_sure(tables: Tables) -> str:
     trained = part[part["arm"] != "untrained"].groupby(["loss", "arm", "seed"])["value"].mean()
     seeds = trained.groupby(["loss", "arm"]).agg(["std", "count"])
     known = tables.masks[tables.masks["metric"] == "iou_mean"]
-    words = [f"{row.source} {row.value:.3f} on {row.n} images" for row in known.itertuples()]
+    words = [
+        f"{row.source} {row.value:.3f} on {row.n} images of {row.dataset}"
+        for row in known.itertuples()
+    ]
     text = (
         f"**Answer:** over background draws a model's MAP@R varies by at most {draws:.2f} points "
         "(std). "

@@ -1,113 +1,62 @@
-"""The data sets: one table. Adding one is adding an entry to DATASETS.
+"""The data sets: one table. Adding one is adding an entry to DATASETS (docs/add-a-data-set.md).
 
-A data set is a folder in a known layout and a reader that turns it into a table of
+A data set is a folder in a known layout and a reader (lib.layouts) that turns it into a table of
 path, label (0-based) and class name; the class-disjoint split follows from the label.
 """
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from lib import paths
+from lib import layouts, paths
+from lib.download import Archive, Drive, Kaggle
 from lib.errors import StudyError
-from lib.fetch import Archive, download, extract, mirror
+from lib.fetch import bring, mirror
 from lib.files import key_of
+from lib.layouts import SPLITS
 
-SPLITS = ("train", "validation", "test")
+Reader = Callable[[Path], pd.DataFrame]
 
 
 @dataclass(frozen=True)
 class Dataset:
     """What the study knows about one data set.
 
-    `layouts` pairs a file that must exist under the folder with the reader for that layout.
-    `bounds` are the first label of validation, of test, and the number of classes.
+    `layouts` pairs a file or folder that must exist with the reader for that layout. `bounds` are
+    the first label of validation, of test, and the number of classes; without it the layout names
+    its splits, or classes are drawn (lib.layouts.split_classes). `expected` is the number of
+    images. `truth` is the archive of exact masks and the folder in it that mirrors images/.
     """
 
     title: str
-    layouts: dict[str, Callable[[Path], pd.DataFrame]]
+    layouts: dict[str, Reader]
     bounds: tuple[int, int, int] | None
-    images: int | None
+    expected: int | None
     licence: str
     citation: str
-    archives: tuple[Archive, ...] = ()
+    sources: tuple[Archive | Drive | Kaggle, ...] = ()
     by_hand: str = ""
     faults: tuple[str, ...] = ()
-    make: Callable[..., None] | None = field(default=None)
+    make: Callable[..., None] | None = None
+    boxes: Reader | None = None
+    truth: Archive | None = None
+    own: bool = False
 
-
-def read_cub(root: Path) -> pd.DataFrame:
-    """CUB-200-2011 in its official layout (labels there start at 1)."""
-    base = root / "CUB_200_2011" if (root / "CUB_200_2011").is_dir() else root
-    images = pd.read_csv(base / "images.txt", sep=" ", names=["id", "path"])
-    labels = pd.read_csv(base / "image_class_labels.txt", sep=" ", names=["id", "label"])
-    classes = pd.read_csv(base / "classes.txt", sep=" ", names=["label", "class_name"])
-    table = images.merge(labels, on="id", validate="1:1").merge(classes, on="label")
-    table = table.sort_values("id", ignore_index=True)
-    table["label"] -= 1
-    prefix = (base / "images").relative_to(root).as_posix()
-    table["path"] = prefix + "/" + table["path"]
-    return table[["path", "label", "class_name"]]
-
-
-def _cars_annotations(file: Path, names: list[str], folder: str) -> pd.DataFrame:
-    from scipy.io import loadmat
-
-    rows = loadmat(file, squeeze_me=True)["annotations"]
-    key = "fname" if "fname" in rows.dtype.names else "relative_im_path"
-    files = [f"{folder}{Path(str(row[key])).name}" for row in rows]
-    labels = [int(row["class"]) - 1 for row in rows]
-    return pd.DataFrame(
-        {"path": files, "label": labels, "class_name": [names[label] for label in labels]}
-    )
-
-
-def _cars_names(file: Path) -> list[str]:
-    from scipy.io import loadmat
-
-    return [str(name) for name in loadmat(file, squeeze_me=True)["class_names"]]
-
-
-def read_cars_devkit(root: Path) -> pd.DataFrame:
-    """Cars196 as cars_train (+ cars_test where its labels exist) and devkit."""
-    names = _cars_names(root / "devkit" / "cars_meta.mat")
-    parts = [_cars_annotations(root / "devkit/cars_train_annos.mat", names, "cars_train/")]
-    for labels in ("devkit/cars_test_annos_withlabels.mat", "cars_test_annos_withlabels.mat"):
-        if (root / labels).exists():
-            parts.append(_cars_annotations(root / labels, names, "cars_test/"))
-            break
-    return pd.concat(parts, ignore_index=True)
-
-
-def read_cars_flat(root: Path) -> pd.DataFrame:
-    """Cars196 as car_ims and cars_annos.mat (all 16,185 images)."""
-    names = _cars_names(root / "cars_annos.mat")
-    return _cars_annotations(root / "cars_annos.mat", names, "car_ims/")
-
-
-def read_sop(root: Path) -> pd.DataFrame:
-    """Stanford Online Products; training and test classes get consecutive labels."""
-    base = root / "Stanford_Online_Products"
-    base = base if base.is_dir() else root
-    parts = [pd.read_csv(base / f"Ebay_{part}.txt", sep=" ") for part in ("train", "test")]
-    table = pd.concat(parts, ignore_index=True)
-    prefix = base.relative_to(root).as_posix()
-    table["path"] = table["path"] if prefix == "." else prefix + "/" + table["path"]
-    table["label"] = table["class_id"] - 1
-    table["class_name"] = table["class_id"].map("product {:05d}".format)
-    return table[["path", "label", "class_name"]]
-
-
-def read_rendered(root: Path) -> pd.DataFrame:
-    """The embedded data set as lib.render writes it (it names its own splits)."""
-    table = pd.read_csv(root / "index.csv")
-    table["path"] = "images/" + table["path"]
-    table["split"] = table["split"].replace({"val": "validation"})
-    return table
+    @property
+    def split_rule(self) -> str:
+        """How the classes are split, in words."""
+        if self.own:
+            return "named in labels.csv, or classes drawn from the seed"
+        if self.bounds is None:
+            return "named by the data set"
+        first, second, end = self.bounds
+        return (
+            f"classes 0-{first - 1} train, {first}-{second - 1} validation, {second}-{end - 1} test"
+        )
 
 
 def make_rendered(root: Path, options: dict[str, Any]) -> None:
@@ -117,12 +66,13 @@ def make_rendered(root: Path, options: dict[str, Any]) -> None:
     render_dataset(root, **options)
 
 
+CALTECH = "https://data.caltech.edu/records"
 DATASETS: dict[str, Dataset] = {
     "rendered": Dataset(
         title="Rendered objects on rendered places (embedded)",
-        layouts={"index.csv": read_rendered},
+        layouts={"index.csv": layouts.rendered},
         bounds=None,
-        images=None,
+        expected=None,
         licence="MIT, as the code that renders it",
         citation="this study, lib/render.py",
         make=make_rendered,
@@ -130,45 +80,73 @@ DATASETS: dict[str, Dataset] = {
     ),
     "cub200": Dataset(
         title="CUB-200-2011",
-        layouts={"CUB_200_2011/images.txt": read_cub, "images.txt": read_cub},
+        layouts={"CUB_200_2011/images.txt": layouts.cub, "images.txt": layouts.cub},
         bounds=(75, 100, 200),
-        images=11_788,
+        expected=11_788,
         licence="images for non-commercial research only",
         citation="Wah et al., The Caltech-UCSD Birds-200-2011 Dataset, CNS-TR-2011-001, 2011",
-        archives=(
+        sources=(
             Archive(
-                "https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz?download=1",
+                f"{CALTECH}/65de6-vp158/files/CUB_200_2011.tgz?download=1",
                 "97eceeb196236b17998738112f37df78",
             ),
+        ),
+        boxes=layouts.cub_boxes,
+        truth=Archive(
+            f"{CALTECH}/w9d68-gec53/files/segmentations.tgz?download=1",
+            "4d47ba1228eae64f2fa547c47bc65255",
         ),
         faults=("some images also occur in ImageNet, on which the trunk was trained",),
     ),
     "cars196": Dataset(
         title="Cars196",
         layouts={
-            "cars_annos.mat": read_cars_flat,
-            "devkit/cars_train_annos.mat": read_cars_devkit,
+            "cars_annos.mat": layouts.cars_mat,
+            "devkit/cars_train_annos.mat": layouts.cars_mat,
+            "car_data/car_data/train": layouts.cars_by_class,
+            "car_data/train": layouts.cars_by_class,
+            "train": layouts.cars_by_class,
         },
         bounds=(74, 98, 196),
-        images=16_185,
+        expected=16_185,
         licence="images for non-commercial research only",
         citation="Krause et al., 3D Object Representations for Fine-Grained Categorization, 2013",
+        sources=(Kaggle("jutrera/stanford-car-dataset-by-classes-folder"),),
         by_hand="the original address is gone; the Kaggle set "
         "jutrera/stanford-car-dataset-by-classes-folder holds the images",
+        boxes=layouts.cars_boxes,
+        faults=("the original address is dead; copies differ in layout and compression",),
     ),
     "sop": Dataset(
         title="Stanford Online Products",
         layouts={
-            "Stanford_Online_Products/Ebay_train.txt": read_sop,
-            "Ebay_train.txt": read_sop,
+            "Stanford_Online_Products/Ebay_train.txt": layouts.sop,
+            "Ebay_train.txt": layouts.sop,
         },
         bounds=(8_489, 11_318, 22_634),
-        images=120_053,
+        expected=120_053,
         licence="images for research",
         citation="Oh Song et al., Deep Metric Learning via Lifted Structured Feature Embedding, "
         "CVPR 2016",
+        sources=(
+            Drive(
+                "1TclrpQOF_ullUP99wk_gjGN8pKvtErG8",
+                "Stanford_Online_Products.zip",
+                "7f73d41a2f44250d4779881525aea32e",
+            ),
+        ),
         by_hand="Stanford_Online_Products.zip (md5 7f73d41a2f44250d4779881525aea32e) is a Google "
         "Drive file today, id 1TclrpQOF_ullUP99wk_gjGN8pKvtErG8",
+    ),
+    "folder": Dataset(
+        title="A folder of one's own",
+        layouts={"labels.csv": layouts.own_csv, ".": layouts.own_folder},
+        bounds=None,
+        expected=None,
+        licence="yours",
+        citation="none",
+        by_hand="put pictures there as <class>/<picture>.jpg (lib/layouts.py: own_folder)",
+        own=True,
     ),
 }
 
@@ -180,49 +158,75 @@ def get(name: str) -> Dataset:
     return DATASETS[name]
 
 
-def _has_layout(entry: Dataset, folder: Path) -> bool:
-    return any((folder / marker).exists() for marker in entry.layouts)
-
-
-def locate(name: str, options: dict[str, Any] | None = None) -> Path:
-    """The folder of a data set: DATA_MIRROR, then data/raw, then made or downloaded.
-
-    Args:
-        name: key of DATASETS.
-        options: arguments of the maker, for a data set that our own code makes.
-    """
-    entry = get(name)
-    folder = paths.RAW / (f"{name}-{key_of(**options)}" if options else name)
-    tried = [place / name for place in (mirror(),) if place] + [folder]
-    for place in tried:
-        if _has_layout(entry, place):
-            return place
-    if entry.make:
-        entry.make(folder, options or {})
-        return folder
-    if not entry.archives:
-        _refuse(entry, name, tried)
-    for archive in entry.archives:
-        extract(download(archive, paths.RAW / "archives"), folder)
-    return folder
-
-
-def _refuse(entry: Dataset, name: str, tried: list[Path]) -> None:
-    named = "" if os.environ.get("DATA_MIRROR") else " (DATA_MIRROR is not set)"
-    raise StudyError(
-        f"{entry.title} was not found. Looked for one of {', '.join(entry.layouts)} in "
-        f"{' and '.join(map(str, tried))}{named}. How to get it: {entry.by_hand}. Unpack it into "
-        f"{tried[-1]}, or set DATA_MIRROR to a folder that holds it as {name}/."
+def _layout(entry: Dataset, folder: Path) -> Reader | None:
+    return next(
+        (read for marker, read in entry.layouts.items() if (folder / marker).exists()), None
     )
 
 
-def read(name: str, folder: Path) -> pd.DataFrame:
+def _places(entry: Dataset, name: str, options: dict[str, Any]) -> dict[str, Path]:
+    """Where a data set may lie, best first: what the place is called in a report, and its path."""
+    if entry.own:
+        if "folder" not in options:
+            raise StudyError("data set 'folder' needs options: {folder: path/to/your/pictures}.")
+        return {"own folder": paths.ROOT / Path(options["folder"]).expanduser()}
+    own = paths.RAW / (f"{name}-{key_of(**options)}" if options else name)
+    home = mirror()
+    found = {"DATA_MIRROR": home / name} if home else {}
+    return found | {"drawn by lib/render.py" if entry.make else "data/raw": own}
+
+
+def locate(name: str, options: dict[str, Any] | None = None) -> tuple[Path, str]:
+    """The folder of a data set, and what to call the place in a report.
+
+    DATA_MIRROR is tried first, then data/raw, then it is made or downloaded into data/raw.
+
+    Args:
+        name: key of DATASETS.
+        options: arguments of the maker, or of one's own folder.
+    """
+    entry, options = get(name), dict(options or {})
+    places = _places(entry, name, options)
+    for title, place in places.items():
+        if _layout(entry, place):
+            return place, title
+    title, folder = list(places.items())[-1]
+    if entry.make:
+        entry.make(folder, options)
+        return folder, title
+    try:
+        for source in entry.sources:
+            bring(source, folder)
+    except StudyError as refused:
+        raise _missing(entry, name, places, f" It could not be fetched: {refused}") from refused
+    if not _layout(entry, folder):
+        raise _missing(entry, name, places, "")
+    return folder, title
+
+
+def _missing(entry: Dataset, name: str, places: dict[str, Path], why: str) -> StudyError:
+    unset = "" if os.environ.get("DATA_MIRROR") or entry.own else " (DATA_MIRROR is not set)"
+    remedy = f" How to get it: {entry.by_hand}." if entry.by_hand else ""
+    last = list(places.values())[-1]
+    other = "" if entry.own else f", or set DATA_MIRROR to a folder that holds it as {name}/"
+    return StudyError(
+        f"{entry.title} was not found. Looked for one of {', '.join(entry.layouts)} in "
+        f"{' and '.join(map(str, places.values()))}{unset}.{why}{remedy} Put it into {last}{other}."
+    )
+
+
+def read(name: str, folder: Path, options: dict[str, Any] | None = None) -> pd.DataFrame:
     """All images of a data set: path (relative to `folder`), label, class_name, split."""
-    entry = get(name)
-    reader = next(read for marker, read in entry.layouts.items() if (folder / marker).exists())
+    entry, options = get(name), options or {}
+    reader = _layout(entry, folder)
+    if reader is None:
+        raise _missing(entry, name, {"folder": folder}, "")
     table = reader(folder)
-    if "split" not in table:
-        assert entry.bounds is not None
+    if "split" in table:
+        return table
+    if entry.bounds:
         edges = [-1, entry.bounds[0] - 1, entry.bounds[1] - 1, entry.bounds[2] - 1]
-        table["split"] = pd.cut(table["label"], edges, labels=list(SPLITS)).astype(str)
-    return table
+        split = pd.cut(table["label"], edges, labels=list(SPLITS)).astype(str)
+    else:
+        split = layouts.split_classes(table["label"], options.get("seed", 0), options.get("shares"))
+    return table.assign(split=split)

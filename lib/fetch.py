@@ -1,4 +1,4 @@
-"""Getting files that are not in git: mirror first, then the address, always with a checksum."""
+"""Getting files that are not in git: the mirror, unpacked archives, files out of packages."""
 
 import os
 import shutil
@@ -7,20 +7,13 @@ import sys
 import tarfile
 import tempfile
 import zipfile
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 
+from lib import paths
+from lib.download import Archive, Drive, Kaggle, download, from_drive, from_kaggle
 from lib.errors import StudyError
-from lib.files import digest
-from lib.progress import say
-
-
-@dataclass(frozen=True)
-class Archive:
-    """A published archive: its address and md5."""
-
-    url: str
-    md5: str
+from lib.files import space_left
 
 
 def mirror() -> Path | None:
@@ -33,62 +26,54 @@ def mirror() -> Path | None:
     return Path(name)
 
 
-def check(path: Path, md5: str) -> Path:
-    """Return `path` if its md5 is the expected one; else delete nothing and raise."""
-    seen = digest(path, "md5")
-    if seen != md5:
-        raise StudyError(
-            f"{path} has md5 {seen}, expected {md5}: the file is damaged or not the one that the "
-            "study was made with. Delete it and run again."
-        )
-    return path
+def bring(source: Archive | Drive | Kaggle, folder: Path) -> Path:
+    """Download a source and unpack it into `folder`."""
+    archives = paths.RAW / "archives"
+    if isinstance(source, Kaggle):
+        return from_kaggle(source, folder)
+    if isinstance(source, Drive):
+        return extract(from_drive(source, archives), folder)
+    return extract(download(source, archives), folder)
 
 
-def download(archive: Archive, folder: Path) -> Path:
-    """Download `archive` into `folder` (kept if already there) and check it."""
-    import pooch
-
-    pooch.get_logger().setLevel("WARNING")  # its chatter would land in the executed notebook
-    name = archive.url.split("?")[0].rsplit("/", 1)[-1]
-    if not (folder / name).exists():
-        say(f"downloading {archive.url}")
-    try:
-        return Path(pooch.retrieve(archive.url, f"md5:{archive.md5}", fname=name, path=folder))
-    except Exception as error:
-        raise StudyError(
-            f"could not download {archive.url} ({type(error).__name__}: {error}). "
-            f"Put the file into {folder} by hand (md5 {archive.md5}), or set DATA_MIRROR to a "
-            "folder that already holds the data, and run again."
-        ) from error
+def _refuse(archive: Path, why: str) -> StudyError:
+    return StudyError(f"{archive} {why}: refused. Get the archive from its official source.")
 
 
-def _refuse_members_outside(members: zipfile.ZipFile, archive: Path) -> None:
+def _check_zip(members: zipfile.ZipFile, archive: Path) -> None:
     for name in members.namelist():
         if name.startswith(("/", "\\")) or ".." in Path(name).parts or ":" in name:
-            raise StudyError(
-                f"{archive} holds {name!r}, which points outside the target folder: refused. "
-                "Get the archive from its official source."
-            )
+            raise _refuse(archive, f"holds {name!r}, which points outside the target folder")
+    _check_size(archive, sum(member.file_size for member in members.infolist()))
 
 
-def extract(archive: Path, target: Path) -> Path:
-    """Unpack a tar or zip into `target`, whole or not at all; members outside it are refused."""
+def _check_size(archive: Path, size: int) -> None:
+    """Photographs do not shrink in an archive; one that grows a hundredfold is a bomb."""
+    if size > 100 * archive.stat().st_size + 10**6:
+        raise _refuse(archive, f"would unpack to {size / 1e9:.1f} GB, over a hundred times its own")
+    space_left(archive, size)
+
+
+def extract(archive: Path, target: Path, wanted: Callable[[str], bool] = lambda name: True) -> Path:
+    """Unpack a tar or zip into `target`, whole or not at all.
+
+    Members and links that lead outside, and archives that unpack to over a hundred times their
+    size, are refused. `wanted` picks members of a zip by name.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
         if zipfile.is_zipfile(archive):
             with zipfile.ZipFile(archive) as members:
-                _refuse_members_outside(members, archive)
-                members.extractall(temporary)
+                _check_zip(members, archive)
+                members.extractall(temporary, [n for n in members.namelist() if wanted(n)])
         else:
             with tarfile.open(archive) as members:
+                _check_size(archive, sum(member.size for member in members))
                 members.extractall(temporary, filter="data")
         os.replace(temporary, target)
     except tarfile.FilterError as error:
-        raise StudyError(
-            f"{archive} holds a member that points outside the target folder ({error}): refused. "
-            "Get the archive from its official source."
-        ) from error
+        raise _refuse(archive, f"holds a member outside the target folder ({error})") from error
     except (tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
         raise StudyError(
             f"{archive} is not a whole archive ({error}). Delete it and run again."

@@ -1,138 +1,164 @@
-"""Soft object masks for every image of a study, made by rembg, in the store's geometry.
+"""Soft object masks for every image of a study, in the store's geometry, from one of many sources.
 
-The network sees the original picture, as in the paper; only its mask is shrunk. (Masks from
-pictures already shrunk to 144 pixels lose 0.05 IoU on the hand-labelled birds.)
+A source is an entry of SOURCES or the name of any rembg session; `u2netp+eroded` is a source with
+a transform of lib.mask_transforms. Adding one is adding an entry (docs/add-a-mask-source.md).
 """
 
-import multiprocessing
 import os
-from collections.abc import Iterable, Iterator
-from functools import lru_cache
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from PIL import Image
 
-from lib import paths
+from lib import datasets, paths, rembg_masks
 from lib.errors import StudyError
-from lib.files import atomic, key_of, read_json, write_json, write_table
-from lib.prepare import source_files
-from lib.progress import track
-from lib.store import Store, open_image, write_store
-from lib.weights import mask_model
+from lib.fetch import bring
+from lib.files import read_json, write_json, write_table
+from lib.mask_transforms import TRANSFORMS
+from lib.prepare import about, source_files
+from lib.store import Store, write_store
 
-EMPTY, FULL = 0.01, 0.95  # a mask with less or more area than this is not used
-CHUNK = 64
-
-
-class _OpenVino:
-    """Runs a rembg model with OpenVINO: same numbers to 1e-5, 1.4x as fast as onnxruntime."""
-
-    def __init__(self, model: Path, names: Iterable[Any]):
-        import openvino
-
-        settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
-        self._names = list(names)
-        self._run = openvino.Core().compile_model(str(model), "CPU", settings)
-
-    def get_inputs(self) -> list[Any]:
-        return self._names
-
-    def run(self, _outputs: None, feed: dict[str, np.ndarray]) -> list[np.ndarray]:
-        return [self._run(feed)[0]]
+# The rule for masks that say nothing: an image whose mask covers less or more of the picture than
+# this is never composited. It keeps its own background in every condition and in training.
+EMPTY, FULL = 0.01, 0.95
 
 
-@lru_cache(maxsize=1)
-def session(name: str) -> Any:
-    """rembg's own session for a model (its pre- and post-processing), one thread."""
-    os.environ["NUMBA_DISABLE_JIT"] = "1"  # else the import compiles for a minute
-    path = mask_model(name)
-    from rembg import new_session
+@dataclass(frozen=True)
+class Source:
+    """A way to get masks: `make(name, study, store, workers)` yields one uint8 (H, W) an image."""
 
-    made = new_session(name, providers=["CPUExecutionProvider"])
-    made.inner_session = _OpenVino(path, made.inner_session.get_inputs())
-    return made
+    label: str
+    make: Callable[[str, str, Store, int], Iterator[np.ndarray]]
 
 
-def predict(name: str, image: Image.Image) -> Image.Image:
-    """The soft mask of one picture, as `rembg.remove(only_mask=True)` gives it."""
-    return session(name).predict(image)[0]
+def _file_of_truth(study: str) -> Callable[[Path], Path]:
+    """The rule from a picture's file to the file of its exact mask."""
+    facts = about(study)
+    entry = datasets.get(facts["dataset"])
+    folder, _ = datasets.locate(facts["dataset"], facts["options"])
+    if not entry.truth:
+        return lambda file: _beside(file, folder, "masks", file.suffix)
+    places = [folder / "segmentations", folder / "CUB_200_2011" / "segmentations"]
+    home = next((place for place in places if place.is_dir()), None)
+    if home is None:
+        own = paths.RAW / f"{facts['dataset']}-truth"
+        home = (own if own.is_dir() else bring(entry.truth, own)) / "segmentations"
+    return lambda file: home / file.parent.name / f"{file.stem}.png"
 
 
-def _chunk(job: tuple[str, list[Path], list[tuple[int, int]], Path]) -> Path:
-    """Predict the masks of some pictures and keep them; a chunk on disk is not made again."""
-    name, files, sizes, target = job
-    if not target.exists():
-        masks = [
-            np.asarray(predict(name, open_image(file)).resize(size, Image.Resampling.BILINEAR))
-            for file, size in zip(files, sizes, strict=True)
-        ]
-        with atomic(target) as temporary, open(temporary, "wb") as stream:
-            np.savez(stream, *masks)
-    return target
+def _beside(file: Path, folder: Path, other: str, suffix: str) -> Path:
+    parts = list(file.relative_to(folder).parts)
+    if "images" not in parts[:-1]:
+        return folder / other / file.relative_to(folder).with_suffix(suffix)
+    parts[parts.index("images")] = other
+    return folder.joinpath(*parts).with_suffix(suffix)
 
 
-def rembg_masks(name: str, study: str, store: Store, workers: int) -> Iterator[np.ndarray]:
-    """Masks of every image by rembg; killed and started again, it goes on where it stopped."""
-    files = source_files(study)
-    model = mask_model(name)  # before the workers start, so that only one fetches it
-    key = key_of(model=name, bytes=model.stat().st_size, store=store.fingerprint, chunk=CHUNK)
-    folder = paths.StudyPaths(study).scratch / f"masks-{key}"
-    sizes = list(zip(store.index["width"], store.index["height"], strict=True))
-    jobs = [
-        (name, files[i : i + CHUNK], sizes[i : i + CHUNK], folder / f"{i:07d}.npz")
-        for i in range(0, len(files), CHUNK)
-    ]
-    context = multiprocessing.get_context("spawn")  # a fork would inherit torch's threads
-    with context.Pool(workers) as pool:
-        done = pool.imap(_chunk, jobs)
-        for path in track(done, f"{study}: {name} masks (chunks of {CHUNK})", len(jobs)):
-            with np.load(path) as chunk:
-                yield from (chunk[key] for key in chunk.files)
+def read_true(file: Path, size: tuple[int, int]) -> np.ndarray:
+    """An exact mask from disk, uint8, brought to `size` (width, height)."""
+    if not file.exists():
+        raise StudyError(f"{file} does not exist: this data set brings no true masks there.")
+    with Image.open(file) as image:
+        return np.asarray(image.convert("L").resize(size, Image.Resampling.BILINEAR))
 
 
-def true_file(file: Path) -> Path:
-    """The exact mask of a picture: the same name under masks/ instead of images/."""
-    at = len(file.parts) - 1 - file.parts[::-1].index("images") if "images" in file.parts else 0
-    path = Path(*file.parts[:at], "masks", *file.parts[at + 1 :])
-    if not path.exists():
-        raise StudyError(f"{path} does not exist: this data set brings no true masks.")
-    return path
+def true_files(study: str) -> list[Path]:
+    """The file of the exact mask of every image (the files may be missing)."""
+    rule = _file_of_truth(study)
+    return [rule(file) for file in source_files(study)]
 
 
 def true_masks(_name: str, study: str, store: Store, _workers: int) -> Iterator[np.ndarray]:
-    """The exact masks that a data set brings along: masks/ beside images/, same names."""
-    for file, width, height in zip(
-        source_files(study), store.index["width"], store.index["height"], strict=True
-    ):
-        with Image.open(true_file(file)) as image:
-            mask = image.convert("L")
-        yield np.asarray(mask.resize((width, height), Image.Resampling.BILINEAR))
+    """Exact masks: masks/ beside images/, same names; for CUB its published segmentations."""
+    sizes = zip(store.index["width"], store.index["height"], strict=True)
+    for file, size in zip(true_files(study), sizes, strict=True):
+        yield read_true(file, size)
 
 
-SOURCES = {"u2net": rembg_masks, "u2netp": rembg_masks, "true": true_masks}
+def box_masks(_name: str, study: str, store: Store, _workers: int) -> Iterator[np.ndarray]:
+    """The object's bounding box, filled. Boxes are in pixels of the official pictures: a copy of
+    another size is refused, for its scale is not known.
+    """
+    facts = about(study)
+    entry = datasets.get(facts["dataset"])
+    if not entry.boxes:
+        raise StudyError(f"{entry.title} brings no bounding boxes. Choose another mask source.")
+    folder, _ = datasets.locate(facts["dataset"], facts["options"])
+    boxes = entry.boxes(folder).set_index("path")
+    files = pd.read_csv(paths.StudyPaths(study).prepared / "files.csv").set_index("path")
+    for row in store.index.itertuples():
+        if row.path not in boxes.index:
+            raise StudyError(f"{row.path} has no bounding box.")
+        box, whole = boxes.loc[row.path], files.loc[row.path]
+        if box["right"] > whole["width"] + 1 or box["bottom"] > whole["height"] + 1:
+            raise StudyError(
+                f"the box of {row.path} ends at {box['right']:.0f}, {box['bottom']:.0f}, its "
+                f"picture at {whole['width']}, {whole['height']}: the boxes are in pixels of the "
+                "official pictures, and this copy has another size. Choose another mask source."
+            )
+        across, down = row.width / whole["width"], row.height / whole["height"]
+        mask = np.zeros((row.height, row.width), np.uint8)
+        top, bottom = round(box["top"] * down), round(box["bottom"] * down)
+        mask[top:bottom, round(box["left"] * across) : round(box["right"] * across)] = 255
+        yield mask
+
+
+def _constant(value: int) -> Callable[..., Iterator[np.ndarray]]:
+    def make(_name: str, _study: str, store: Store, _workers: int) -> Iterator[np.ndarray]:
+        for row in store.index.itertuples():
+            yield np.full((row.height, row.width), value, np.uint8)
+
+    return make
+
+
+_rembg = rembg_masks.rembg_masks
+SOURCES: dict[str, Source] = {
+    "u2net": Source("U2-Net by rembg (the paper)", _rembg),
+    "u2netp": Source("small U2-Net by rembg", _rembg),
+    "true": Source("exact masks that the data set brings", true_masks),
+    "box": Source("bounding boxes", box_masks),
+    "full": Source("everything is object: no background is ever replaced", _constant(255)),
+    "none": Source("nothing is object: by the rule for empty masks the same as full", _constant(0)),
+}
+
+
+def get(name: str) -> tuple[Source, list[str]]:
+    """The source of `name` (base+transform+...) and its transforms; unknown names raise."""
+    base, *steps = name.split("+")
+    unknown = [step for step in steps if step not in TRANSFORMS]
+    if unknown:
+        raise StudyError(f"unknown transform {unknown[0]!r}; known: {', '.join(TRANSFORMS)}")
+    if base in SOURCES:
+        return SOURCES[base], steps
+    if not rembg_masks.known(base):
+        raise StudyError(
+            f"unknown mask source {base!r}; known: {', '.join(SOURCES)} and rembg's session names"
+        )
+    return Source(f"{base} by rembg", _rembg), steps
 
 
 def make_masks(study: str, source: str, workers: int = 0) -> Store:
-    """Write the study's masks (`source`: key of SOURCES) and say which of them are usable.
+    """Write the study's masks (`source`: see `get`) and say which of them are usable.
 
     Returns:
         A one-channel store; its index has `area` (mean of the mask, 0 to 1) and `usable`.
     """
-    if source not in SOURCES:
-        raise StudyError(f"unknown mask source {source!r}; known: {', '.join(SOURCES)}")
+    chosen, steps = get(source)
     where = paths.StudyPaths(study)
     store = Store.open(where.prepared / "images")
     workers = workers or os.cpu_count() or 1
     areas: list[float] = []
 
     def measured() -> Iterator[np.ndarray]:
-        for row, mask in enumerate(SOURCES[source](source, study, store, workers)):
+        for row, mask in enumerate(chosen.make(source.split("+")[0], study, store, workers)):
             expected = tuple(store.index.loc[row, ["height", "width"]])
             if mask.shape != expected:
                 raise StudyError(f"mask {row} is {mask.shape}, its image {expected}.")
+            for step in steps:
+                mask = TRANSFORMS[step](mask)
             areas.append(float(mask.mean() / 255))
             yield mask
 
@@ -140,6 +166,12 @@ def make_masks(study: str, source: str, workers: int = 0) -> Store:
     made = write_store(where.masks / source, index, measured())
     table = index.assign(area=areas)
     table["usable"] = table["area"].between(EMPTY, FULL)
+    if not table["usable"].any() and source not in ("full", "none"):
+        raise StudyError(
+            f"not one of the {len(table)} masks of {source} covers between {EMPTY:.0%} and "
+            f"{FULL:.0%} of its picture: there is no object to take off its background. Look at "
+            f"the pictures of {study}, or choose another mask source."
+        )
     write_table(where.masks / source / "areas.csv", table)
     facts = {"source": source, "images": store.fingerprint, "masks": made.fingerprint}
     write_json(where.masks / source / "masks.json", facts)

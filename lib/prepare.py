@@ -1,20 +1,19 @@
-"""01_data: from a data set's folder to the study's stores of images and backgrounds."""
+"""01_data: from a data set's folder to the study's store of images."""
 
 import hashlib
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from lib import datasets, paths
 from lib.errors import StudyError
-from lib.fetch import mirror
-from lib.files import key_of, read_json, write_json
-from lib.store import Store, decode_all, short_side, write_store
-
-POOLS = ("train", "validation", "test")
+from lib.files import read_json, write_json, write_table
+from lib.store import Store, write_store
+from lib.verify import AHEAD, find_faults, look_at_all, refuse_broken
 
 
 def choose(table: pd.DataFrame, classes: dict[str, int], per_class: int) -> pd.DataFrame:
@@ -29,6 +28,12 @@ def choose(table: pd.DataFrame, classes: dict[str, int], per_class: int) -> pd.D
 
 def check_index(table: pd.DataFrame) -> None:
     """Refuse a table that a class-disjoint retrieval study cannot use."""
+    if table[["path", "label", "class_name", "split"]].isna().any(axis=None):
+        row = table[table[["path", "label", "class_name", "split"]].isna().any(axis=1)].iloc[0]
+        raise StudyError(f"{row['path']} has no label, class or split in the data set's index.")
+    twice = table.loc[table["path"].duplicated(), "path"].tolist()
+    if twice:
+        raise StudyError(f"{twice[0]} is listed twice ({len(twice)} such). Keep one line of each.")
     shared = table.groupby("label")["split"].nunique()
     if (shared > 1).any():
         raise StudyError(f"classes {list(shared[shared > 1].index)} lie in more than one split.")
@@ -44,60 +49,84 @@ def check_index(table: pd.DataFrame) -> None:
         )
 
 
-def copy_note(files: list[Path], official: bool) -> str:
+def copy_note(sides: pd.Series, official: bool) -> str:
     """What a reader must know of this copy of a published data set; empty if nothing.
 
     Official photographs come in many sizes. If nearly all have one short side, somebody shrank
     them.
+
+    Args:
+        sides: (N,) short side of every picture in pixels.
+        official: the data set is published photographs.
     """
-    if not official:
+    if not official or sides.empty:
         return ""
-    with ThreadPoolExecutor() as pool:
-        side, count = Counter(pool.map(short_side, files)).most_common(1)[0]
-    if count < 0.8 * len(files):
+    side, count = Counter(sides).most_common(1)[0]
+    if count < 0.8 * len(sides):
         return ""
     return (
-        f"{count:,} of {len(files):,} pictures read have a short side of exactly {side} pixels: "
+        f"{count:,} of {len(sides):,} pictures read have a short side of exactly {side} pixels: "
         "this is a shrunken, re-encoded copy, not the official files, and numbers on it are not "
         "numbers on those."
     )
 
 
 def prepare_images(
-    study: str, dataset: str, side: int, options: dict[str, Any] | None = None
+    study: str,
+    dataset: str,
+    side: int,
+    options: dict[str, Any] | None = None,
+    allow_broken: bool = False,
 ) -> Store:
-    """Decode a data set once into the study's store.
+    """Open every picture of a data set once: check it, shrink it, put it into the study's store.
 
     Args:
         study: name of the study.
         dataset: key of lib.datasets.DATASETS.
         side: short side of the stored images in pixels.
-        options: for an embedded data set, how it is made. With `subset: {classes: {split: count},
-            per_class: count}` only the first classes of a split and images of a class are taken.
+        options: for an embedded data set, how it is made; for one's own folder, where it is. With
+            `subset: {classes: {split: count}, per_class: count}` only the first classes of a
+            split and images of a class are taken.
+        allow_broken: leave pictures out that cannot be decoded, instead of stopping.
     """
     options = dict(options or {})
     subset = options.pop("subset", {})
-    folder = datasets.locate(dataset, options)
-    table = datasets.read(dataset, folder)
+    folder, place = datasets.locate(dataset, options)
+    table = datasets.read(dataset, folder, options)
     if subset:
         table = choose(table, subset.get("classes", {}), subset.get("per_class", 0))
     check_index(table)
-    files = [folder / path for path in table["path"]]
-    table["sha256"] = [hashlib.sha256(_bytes(file)).hexdigest() for file in files]
-    target = paths.StudyPaths(study).prepared / "images"
-    store = write_store(
-        target, table, decode_all(files, side, f"{study}: decoding (chunks of 256)")
-    )
-    note = copy_note(files, official=datasets.get(dataset).make is None)
-    facts = {"dataset": dataset, "side": side, "options": options, "note": note}
-    write_json(paths.StudyPaths(study).prepared / "data.json", facts)
+    home, seen = paths.StudyPaths(study).prepared, []
+
+    def pixels() -> Iterator[np.ndarray | None]:
+        files = [folder / path for path in table["path"]]
+        for facts, picture in look_at_all(files, side, f"{study}: decoding (chunks of {AHEAD})"):
+            seen.append(facts)
+            yield picture
+        table["sha256"] = [facts["sha256"] for facts in seen]
+        found = find_faults(_joined(table, seen), side)
+        write_table(home / "faults.csv", found)
+        if not allow_broken:
+            refuse_broken(found, folder)
+
+    store = write_store(home / "images", table, pixels())
+    check_index(store.index)
+    entry, files = datasets.get(dataset), _joined(table, seen)
+    write_table(home / "files.csv", files)
+    sides = files.loc[files["error"] == "", ["height", "width"]].min(axis=1)
+    own = entry.make is not None or entry.own
+    facts = {
+        "dataset": dataset, "side": side, "options": options, "place": place,
+        "note": copy_note(sides, official=not own), "seen": len(files), "expected": entry.expected,
+        "files": hashlib.sha256("".join(files["sha256"]).encode()).hexdigest(),
+    }  # fmt: skip
+    write_json(home / "data.json", facts)
     return store
 
 
-def _bytes(file: Path) -> bytes:
-    if not file.exists():
-        raise StudyError(f"{file} is listed in the data set's index but does not exist.")
-    return file.read_bytes()
+def _joined(table: pd.DataFrame, seen: list[dict[str, Any]]) -> pd.DataFrame:
+    facts = pd.DataFrame(seen).drop(columns="sha256")
+    return pd.concat([table.reset_index(drop=True), facts], axis=1)
 
 
 def about(study: str) -> dict[str, Any]:
@@ -111,60 +140,5 @@ def about(study: str) -> dict[str, Any]:
 def source_files(study: str) -> list[Path]:
     """The original file of every row of the study's store (the masks are made from these)."""
     home, facts = paths.StudyPaths(study).prepared, about(study)
-    folder = datasets.locate(facts["dataset"], facts["options"])
+    folder, _ = datasets.locate(facts["dataset"], facts["options"])
     return [folder / path for path in Store.open(home / "images").index["path"]]
-
-
-def background_files(source: str, count: int, seed: int, side: int) -> dict[str, list[Path]]:
-    """Photographs of each pool; no photograph is in two pools.
-
-    `unsplash`: the paper's 200 photographs; it trains and validates on one half and tests on the
-    other, we also keep every fifth of the first half for validation only. `rendered`: drawn by
-    lib.render, `count` a pool. Anything else: a folder with train/, validation/ and test/.
-    """
-    if source == "rendered":
-        return {pool: _rendered(pool, count, seed, side) for pool in POOLS}
-    place = Path(source).expanduser()
-    if source == "unsplash":
-        home = mirror()
-        tried = [place / "backgrounds" for place in (home,) if place]
-        tried.append(paths.RAW / "backgrounds")
-        place = next((folder for folder in tried if (folder / "test").is_dir()), tried[-1])
-    pools = {pool: _pictures(place / pool) for pool in ("train", "validation", "test")}
-    if source == "unsplash":
-        half = pools["train"]
-        pools["validation"] = half[4::5]
-        pools["train"] = [file for file in half if file not in pools["validation"]]
-    empty = [pool for pool, files in pools.items() if not files]
-    if empty:
-        raise StudyError(
-            f"no background photographs in {place} for {', '.join(empty)}. The paper's are in the "
-            "repository LSX-UniWue/background-bias-in-dml, data/unsplash_backgrounds: copy its val "
-            f"folder to {place}/train and its test folder to {place}/test, or set DATA_MIRROR."
-        )
-    return pools
-
-
-def _pictures(folder: Path) -> list[Path]:
-    kinds = {".jpg", ".jpeg", ".png", ".webp"}
-    return sorted(file for file in folder.glob("*") if file.suffix.lower() in kinds)
-
-
-def _rendered(pool: str, count: int, seed: int, side: int) -> list[Path]:
-    from lib.render import render_backgrounds
-
-    number = seed * len(POOLS) + POOLS.index(pool)
-    folder = paths.RAW / f"backgrounds-{key_of(seed=number, count=count, side=side)}"
-    if not folder.exists():
-        render_backgrounds(folder, seed=number, count=count, side=side)
-    return _pictures(folder)
-
-
-def prepare_backgrounds(study: str, source: str, count: int, seed: int, side: int) -> Store:
-    """Decode the three pools of backgrounds into one store; `split` names the pool."""
-    pools = background_files(source, count, seed, side)
-    rows = [(file.name, pool) for pool, files in pools.items() for file in files]
-    index = pd.DataFrame(rows, columns=["path", "split"]).assign(label=0)
-    files = [file for pool in pools.values() for file in pool]
-    target = paths.StudyPaths(study).prepared / "backgrounds"
-    return write_store(target, index, decode_all(files, side, f"{study}: backgrounds"))

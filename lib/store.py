@@ -28,21 +28,33 @@ def shrunk_size(width: int, height: int, side: int) -> tuple[int, int]:
     return int(side * width / height), side
 
 
+BROKEN = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """A picture as people see it: turned by its EXIF tag, RGB, 8 bits, the first frame.
+
+    Transparent parts are put on white; 16 bits are scaled to 8 (Pillow alone would cut them off).
+    """
+    if image.mode.startswith("I"):
+        deep = np.asarray(image).astype(np.uint32).clip(0, 65535)
+        image = Image.fromarray((deep // 257).astype(np.uint8))
+    image = ImageOps.exif_transpose(image)
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        solid = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(solid, image.convert("RGBA"))
+    return image.convert("RGB")
+
+
 def open_image(path: Path) -> Image.Image:
     """Decode a picture to upright RGB; a broken or missing file raises with its name."""
     try:
         with Image.open(path) as image:
-            return ImageOps.exif_transpose(image).convert("RGB")
+            return upright(image)
     except FileNotFoundError as error:
         raise StudyError(f"{path} is listed in the index but does not exist.") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except BROKEN as error:
         raise StudyError(f"{path} cannot be decoded ({error}). Replace or remove it.") from error
-
-
-def short_side(path: Path) -> int:
-    """The shorter side of a picture in pixels, from its header alone."""
-    with Image.open(path) as image:
-        return min(image.size)
 
 
 def shrink(image: Image.Image, side: int) -> np.ndarray:
@@ -102,15 +114,18 @@ class Store:
         self._geometry = self.index[["height", "width", "start"]].to_numpy()
 
 
-def write_store(folder: Path, index: pd.DataFrame, arrays: Iterable[np.ndarray]) -> Store:
-    """Write `arrays` (uint8, HxWxC or HxW, in the order of `index`) as a store.
+def write_store(folder: Path, index: pd.DataFrame, arrays: Iterable[np.ndarray | None]) -> Store:
+    """Write `arrays` (uint8, HxWxC or HxW, in the order of `index`) as a store; None drops its row.
 
     Adds the columns height, width, start (first pixel, counted over all images before) and
     fingerprints pixels and index together (sha256).
     """
-    seal, shapes, channels, start, starts = hashlib.sha256(), [], 1, 0, []
+    seal, shapes, channels, start, starts, kept = hashlib.sha256(), [], 1, 0, [], []
     with atomic(folder / "pixels.u8") as temporary, open(temporary, "wb") as target:
-        for array in arrays:
+        for row, array in enumerate(arrays):
+            if array is None:
+                continue
+            kept.append(row)
             channels = array.shape[2] if array.ndim == 3 else 1
             data = np.ascontiguousarray(array).tobytes()
             target.write(data)
@@ -119,8 +134,10 @@ def write_store(folder: Path, index: pd.DataFrame, arrays: Iterable[np.ndarray])
             starts.append(start)
             start += array.shape[0] * array.shape[1]
     sizes = pd.DataFrame(shapes, columns=["height", "width"])
-    index = index.reset_index(drop=True).assign(
-        height=sizes["height"], width=sizes["width"], start=starts
+    index = (
+        index.iloc[kept]
+        .reset_index(drop=True)
+        .assign(height=sizes["height"], width=sizes["width"], start=starts)
     )
     text = io.StringIO()
     index.to_csv(text, index=False)

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lib import paths
+from lib.download import Archive, download
 from lib.errors import StudyError
-from lib.fetch import Archive, check, download, from_package
+from lib.fetch import from_package
+from lib.files import check
 from lib.progress import say
 
 

@@ -1,6 +1,7 @@
 """Fixtures shared by the tests: a study of a few drawn pictures in a temporary place."""
 
 import os
+import socket
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # several test processes share the cores
 
@@ -17,11 +18,19 @@ from lib.store import write_store
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """All of the study's folders moved under a temporary one; no mirror."""
+    """All of the study's folders moved under a temporary one; no mirror, no network."""
     for name in ("REPORTS", "RAW", "WEIGHTS"):
         monkeypatch.setattr(paths, name, tmp_path / name.lower())
     monkeypatch.setattr(paths, "ROOT", tmp_path)
     monkeypatch.delenv("DATA_MIRROR", raising=False)
+    real = socket.getaddrinfo
+
+    def near(host, *rest, **more):
+        if host not in ("localhost", "127.0.0.1"):
+            raise socket.gaierror(f"tests do not use the network ({host})")
+        return real(host, *rest, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", near)
     return tmp_path
 
 

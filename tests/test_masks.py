@@ -6,10 +6,12 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from lib import datasets, mask_quality, masks, paths, prepare, weights
+from lib import datasets, mask_quality, masks, paths, prepare, rembg_masks, weights
 from lib.errors import StudyError
 from lib.files import read_json, write_json
-from lib.store import Store
+from lib.mask_transforms import REACH, TRANSFORMS
+from lib.store import Store, open_image
+from tests.test_data import make_cub
 
 OPTIONS = {"seed": 0, "bias": 1.0, "test_bias": 1.0, "images_per_class": 2, "side": 48}
 OPTIONS["classes"] = {"train": 2, "val": 2, "test": 2}
@@ -45,7 +47,7 @@ def test_no_masks_yet_says_which_notebook_to_run(drawn: str) -> None:
 
 
 def test_an_unknown_source_lists_the_known(drawn: str) -> None:
-    with pytest.raises(StudyError, match="known: u2net, u2netp, true"):
+    with pytest.raises(StudyError, match="known: u2net, u2netp, true, box, full, none and rembg"):
         masks.make_masks(drawn, "u3net")
 
 
@@ -55,7 +57,7 @@ def test_empty_and_full_masks_are_not_usable(drawn: str, monkeypatch) -> None:
             shape = store.image(row).shape[:2]
             yield np.full(shape, {0: 0, 1: 255}.get(row, 100), np.uint8)
 
-    monkeypatch.setitem(masks.SOURCES, "extreme", extremes)
+    monkeypatch.setitem(masks.SOURCES, "extreme", masks.Source("extreme", extremes))
     masks.make_masks(drawn, "extreme")
     usable = masks.load_masks(drawn, "extreme")[1]["usable"]
     assert usable.tolist() == [False, False] + [True] * 10
@@ -63,7 +65,7 @@ def test_empty_and_full_masks_are_not_usable(drawn: str, monkeypatch) -> None:
 
 def test_a_mask_of_the_wrong_size_is_refused(drawn: str, monkeypatch) -> None:
     wrong = lambda *_: iter([np.zeros((3, 3), np.uint8)] * 12)  # noqa: E731
-    monkeypatch.setitem(masks.SOURCES, "wrong", wrong)
+    monkeypatch.setitem(masks.SOURCES, "wrong", masks.Source("wrong", wrong))
     with pytest.raises(StudyError, match=r"mask 0 is \(3, 3\)"):
         masks.make_masks(drawn, "wrong")
     assert not (paths.StudyPaths(drawn).masks / "wrong" / "masks.json").exists()
@@ -95,19 +97,19 @@ def test_u2netp_masks_equal_rembgs_own(home: Path) -> None:
     weights.mask_model("u2netp")
     os.environ["NUMBA_DISABLE_JIT"] = "1"
     theirs = new_session("u2netp", providers=["CPUExecutionProvider"])
-    masks.session.cache_clear()
+    rembg_masks.session.cache_clear()
     for file in prepare.source_files("drawn")[::4]:
         with Image.open(file) as image:
             expected = np.asarray(remove(image, only_mask=True, session=theirs)).astype(int)
-            ours = np.asarray(masks.predict("u2netp", image.convert("RGB"))).astype(int)
+            ours = np.asarray(rembg_masks.predict("u2netp", image.convert("RGB"))).astype(int)
         assert np.abs(ours - expected).max() <= 1
         assert ours.max() > 200
-    masks.session.cache_clear()
+    rembg_masks.session.cache_clear()
 
 
 @pytest.mark.slow
 def test_killed_mask_chunks_go_on(drawn: str, monkeypatch) -> None:
-    monkeypatch.setattr(masks, "CHUNK", 5)
+    monkeypatch.setattr(rembg_masks, "CHUNK", 5)
     whole = masks.make_masks(drawn, "u2netp", workers=1).fingerprint
     chunks = sorted((paths.StudyPaths(drawn).scratch).glob("masks-*/*.npz"))
     assert len(chunks) == 3
@@ -121,9 +123,141 @@ def test_report_rows_are_long_and_complete(drawn: str) -> None:
     masks.make_masks(drawn, "true")
     areas = masks.load_masks(drawn, "true")[1]
     scores = pd.DataFrame({"source": ["a", "a"], "image": "x", "iou": [0.5, 0.7], "covered": 1.0})
+    scores["dataset"] = "cub200"
     table = mask_quality.report_rows(drawn, areas, scores)
     cell = table[(table["source"] == "a") & (table["metric"] == "iou_mean")]
     assert cell["value"].item() == pytest.approx(0.6) and cell["n"].item() == 2
     facts = read_json(paths.StudyPaths(drawn).prepared / "data.json")
     assert datasets.get(facts["dataset"]).title
     write_json(paths.StudyPaths(drawn).prepared / "data.json", facts)
+
+
+def test_transforms_follow_a_source(drawn: str) -> None:
+    plain = masks.make_masks(drawn, "true")
+    areas = {"true": masks.load_masks(drawn, "true")[1]["area"]}
+    for step in ("eroded", "dilated", "binarised"):
+        made = masks.make_masks(drawn, f"true+{step}")
+        areas[step] = masks.load_masks(drawn, f"true+{step}")[1]["area"]
+        np.testing.assert_array_equal(made.image(3), TRANSFORMS[step](plain.image(3)))
+    assert (areas["eroded"] < areas["true"]).all() and (areas["dilated"] > areas["true"]).all()
+    assert set(np.unique(made.image(3))) == {0, 255}
+    twice = masks.make_masks(drawn, "true+eroded+dilated").image(3)
+    np.testing.assert_array_equal(
+        twice, TRANSFORMS["dilated"](TRANSFORMS["eroded"](plain.image(3)))
+    )
+    with pytest.raises(StudyError, match="unknown transform 'shrunk'; known: eroded"):
+        masks.make_masks(drawn, "true+shrunk")
+
+
+def test_transforms_against_a_slow_loop() -> None:
+    mask = np.zeros((40, 52), np.uint8)
+    mask[10:22, 20:41] = np.linspace(100, 255, 21)
+    mask[0, 0] = 77
+    reach = round(REACH * 40)
+    assert reach == 1
+    slow = {"eroded": mask.copy(), "dilated": mask.copy()}
+    for y in range(40):
+        for x in range(52):
+            near = [mask[y, x]] + [
+                mask[min(max(y + dy, 0), 39), min(max(x + dx, 0), 51)]
+                for dy, dx in ((1, 0), (-1, 0), (0, 1), (0, -1))
+            ]
+            slow["eroded"][y, x], slow["dilated"][y, x] = min(near), max(near)
+    for step, expected in slow.items():
+        np.testing.assert_array_equal(TRANSFORMS[step](mask), expected)
+
+
+def test_full_and_none_leave_every_picture_as_it_is(drawn: str) -> None:
+    for source, value in (("full", 255), ("none", 0)):
+        made = masks.make_masks(drawn, source)
+        assert set(np.unique(made.image(2))) == {value}
+        assert not masks.load_masks(drawn, source)[1]["usable"].any()
+
+
+def test_a_source_without_a_single_object_is_refused(drawn: str, monkeypatch) -> None:
+    empty = masks.Source("empty", masks._constant(0))
+    monkeypatch.setitem(masks.SOURCES, "blank", empty)
+    with pytest.raises(StudyError, match="not one of the 12 masks of blank"):
+        masks.make_masks(drawn, "blank")
+
+
+def test_published_segmentations_are_true_masks(home: Path) -> None:
+    make_cub(home / "raw" / "cub200")
+    root = home / "raw" / "cub200" / "segmentations"
+    for file in (home / "raw" / "cub200" / "CUB_200_2011" / "images").rglob("*.jpg"):
+        mask = np.zeros((30, 40), np.uint8)
+        mask[5:20, 8:30] = 255
+        target = root / file.parent.name / f"{file.stem}.png"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(mask).save(target)
+    prepare.prepare_images("birds", "cub200", 30)
+    made = masks.make_masks("birds", "true")
+    assert len(made) == 400
+    np.testing.assert_array_equal(made.image(7), mask)
+    target.unlink()
+    with pytest.raises(StudyError, match=f"{target.name} does not exist"):
+        masks.make_masks("birds", "true")
+
+
+def test_a_damaged_chunk_is_named(drawn: str, monkeypatch) -> None:
+    def fake(_name: str, image: Image.Image) -> Image.Image:
+        return image.convert("L")
+
+    monkeypatch.setattr(rembg_masks, "predict", fake)
+    monkeypatch.setattr(rembg_masks, "mask_model", lambda _: Path(__file__))
+    monkeypatch.setattr(rembg_masks.multiprocessing, "get_context", lambda _: _OneProcess)
+    masks.make_masks(drawn, "u2netp", workers=1)
+    (chunk,) = (paths.StudyPaths(drawn).scratch).glob("masks-*/*.npz")
+    data = bytearray(chunk.read_bytes())
+    data[len(data) // 2] ^= 1
+    chunk.write_bytes(data)
+    with pytest.raises(StudyError, match=f"{chunk.name} is damaged"):
+        masks.make_masks(drawn, "u2netp", workers=1)
+
+
+class _OneProcess:
+    """A pool that works in this process."""
+
+    class Pool:
+        def __init__(self, _workers: int):
+            pass
+
+        def __enter__(self) -> "_OneProcess.Pool":
+            return self
+
+        def __exit__(self, *_error: object) -> None:
+            pass
+
+        def imap(self, function, jobs):
+            return map(function, jobs)
+
+
+REAL = Path(os.environ.get("DATA_MIRROR", "nowhere")) / "mask_quality" / "cub200"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not REAL.is_dir(), reason="DATA_MIRROR names no folder with hand-made masks")
+def test_on_real_photographs_masks_equal_rembgs_own(home: Path) -> None:
+    from rembg import new_session, remove
+
+    weights.mask_model("u2netp")
+    theirs = new_session("u2netp", providers=["CPUExecutionProvider"])
+    for file in sorted(REAL.glob("*_image.*"))[:4]:
+        with Image.open(file) as image:
+            expected = np.asarray(remove(image, only_mask=True, session=theirs)).astype(int)
+        ours = np.asarray(rembg_masks.predict("u2netp", open_image(file))).astype(int)
+        assert np.abs(ours - expected).max() <= 1
+    rembg_masks.session.cache_clear()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not REAL.is_dir(), reason="DATA_MIRROR names no folder with hand-made masks")
+def test_quality_on_the_papers_birds_is_what_the_paper_says(home: Path, monkeypatch) -> None:
+    monkeypatch.setenv("DATA_MIRROR", str(REAL.parents[1]))
+    scores = mask_quality.against_hand([], workers=2)
+    mean = scores.groupby("dataset")["iou"].mean()
+    assert mean["cub200"] == pytest.approx(0.837, abs=0.002)
+    assert mean["cars196"] == pytest.approx(0.967, abs=0.002)
+    assert mean["sop"] == pytest.approx(0.852, abs=0.002)
+    found = mask_quality.examples(scores, "cub200", "nobody")
+    assert found == []
