@@ -185,9 +185,9 @@ def load_masks(study: str, source: str) -> tuple[Store, pd.DataFrame]:
     folder = where.masks / source
     if not (folder / "masks.json").exists():
         raise StudyError(f"{folder} holds no masks. Run 02_masks for study {study} first.")
-    if (
-        read_json(folder / "masks.json")["images"]
-        != Store.open(where.prepared / "images").fingerprint
-    ):
+    facts, made = read_json(folder / "masks.json"), Store.open(folder)
+    if facts["images"] != Store.open(where.prepared / "images").fingerprint:
         raise StudyError(f"{folder} was made for other images. Run 02_masks again.")
-    return Store.open(folder), pd.read_csv(folder / "areas.csv")
+    if facts["masks"] != made.fingerprint:
+        raise StudyError(f"{folder} was written only in part. Run 02_masks again.")
+    return made, pd.read_csv(folder / "areas.csv")

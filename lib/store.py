@@ -133,6 +133,8 @@ def write_store(folder: Path, index: pd.DataFrame, arrays: Iterable[np.ndarray |
             shapes.append(array.shape[:2])
             starts.append(start)
             start += array.shape[0] * array.shape[1]
+        # killed from here on, the folder holds no store, rather than new pixels under an old seal
+        (folder / "store.json").unlink(missing_ok=True)
     sizes = pd.DataFrame(shapes, columns=["height", "width"])
     index = (
         index.iloc[kept]

@@ -254,3 +254,17 @@ def test_a_shrunken_copy_of_a_published_set_is_noted() -> None:
     assert "3 of 3 pictures read have a short side of exactly 30 pixels" in note
     assert prepare.copy_note(pd.Series([30, 30, 30]), official=False) == ""
     assert prepare.copy_note(pd.Series([30, 30, 30, 31]), official=True) == ""
+
+
+def test_a_store_written_over_another_is_never_half_of_each(tmp_path: Path, monkeypatch) -> None:
+    index = pd.DataFrame({"path": ["a", "b"], "label": [0, 1]})
+    write_store(tmp_path / "s", index, [np.full((3, 4, 3), 7, np.uint8)] * 2)
+
+    def killed(*_args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lib.store.write_table", killed)  # after the pixels, before the seal
+    with pytest.raises(KeyboardInterrupt):
+        write_store(tmp_path / "s", index, [np.full((3, 4, 3), 9, np.uint8)] * 2)
+    with pytest.raises(StudyError, match="holds no store"):
+        Store.open(tmp_path / "s")

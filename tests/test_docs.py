@@ -1,0 +1,123 @@
+"""The pages of docs/ do what they say: their code is taken from them and run."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from lib import datasets, mask_transforms, masks, paths
+from lib.store import Store
+from tests.test_pipeline import _tracked
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+
+
+def blocks(page: str, language: str = "python") -> list[str]:
+    """The code blocks of a page, in their order."""
+    text = (DOCS / page).read_text(encoding="utf-8")
+    return re.findall(rf"```{language}\n(.*?)```", text, flags=re.S)
+
+
+def run(page: str) -> dict:
+    """Run a page's Python from top to bottom."""
+    names: dict = {}
+    for block in blocks(page):
+        exec(compile(block, page, "exec"), names)
+    return names
+
+
+def save(path: Path, seed: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    array = np.random.default_rng(seed).integers(0, 255, (36, 48, 3), np.uint8)
+    Image.fromarray(array).save(path)
+
+
+def test_every_page_links_to_files_that_exist() -> None:
+    pages = sorted(DOCS.glob("*.md"))
+    assert len(pages) >= 3
+    for page in pages:
+        for link in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
+            assert link.startswith("http") or (DOCS / link).exists(), f"{page.name}: {link}"
+
+
+@pytest.fixture
+def flowers(home: Path, monkeypatch: pytest.MonkeyPatch) -> dict:
+    """The data set of the page, added as the page says and prepared."""
+    monkeypatch.setattr(datasets, "DATASETS", dict(datasets.DATASETS))
+    for label in range(1, 11):
+        for k in range(2):
+            save(home / "raw" / "flowers" / "jpg" / str(label) / f"{k}.png", 10 * label + k)
+    return run("add-a-data-set.md")
+
+
+def test_add_a_data_set(flowers: dict) -> None:
+    store = flowers["store"]
+    assert len(store) == 20 and store.index["class_name"][19] == "flower 8"
+    counts = store.index.groupby("split")["label"].nunique().to_dict()
+    assert counts == {"train": 4, "validation": 2, "test": 4}
+
+
+def test_add_a_mask_source(flowers: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(masks, "SOURCES", dict(masks.SOURCES))
+    monkeypatch.setattr(mask_transforms, "TRANSFORMS", mask_transforms.TRANSFORMS)
+    try:
+        made = run("add-a-mask-source.md")["masks"]
+    finally:
+        mask_transforms.TRANSFORMS.pop("mirrored", None)
+    mask = made.image(0)
+    assert mask.shape == (32, 42) and mask[16, 21] == 255 and mask[0, 0] == 0
+    eroded = Store.open(paths.StudyPaths("my-study").masks / "middle+mirrored+eroded").image(0)
+    assert 0 < (eroded == 255).sum() < (mask == 255).sum()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_ones_own_photographs_go_through_both_notebooks(tmp_path: Path) -> None:
+    """No code is edited: pictures are put into data/own, and the page's commands are run."""
+    from lib.render import render_dataset
+
+    for name in _tracked():
+        target = tmp_path / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(paths.ROOT / name, target)
+    sizes = {"train": 2, "val": 2, "test": 4}
+    render_dataset(
+        tmp_path / "drawn", seed=0, bias=0.5, test_bias=0.5, classes=sizes, images_per_class=2,
+        side=96,
+    )  # fmt: skip
+    for row in pd.read_csv(tmp_path / "drawn" / "index.csv").itertuples():
+        target = tmp_path / "data" / "own" / f"my <b>class {row.label}" / Path(row.path).name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(tmp_path / "drawn" / "images" / row.path, target)
+    text = (tmp_path / "params.yaml").read_text(encoding="utf-8")
+    start = text.index("\n  own:")  # its place for backgrounds is the network
+    changed = text[:start] + text[start:].replace("unsplash", "rendered", 1)
+    assert changed != text
+    (tmp_path / "params.yaml").write_text(changed, encoding="utf-8")
+    weights = paths.WEIGHTS / "rembg"
+    if weights.exists():  # else the model is fetched
+        shutil.copytree(weights, tmp_path / "data" / "weights" / "rembg", dirs_exist_ok=True)
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "NUMBA_DISABLE_JIT": "1"}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    (commands,) = blocks("own-photographs.md", "bash")
+    done = subprocess.run(
+        ["bash", "-e"], input=commands, text=True, cwd=tmp_path, env=environment,
+        capture_output=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    reports = tmp_path / "reports" / "own"
+    table = pd.read_csv(reports / "data.csv").set_index("split")
+    assert table["classes"].to_dict() == {"train": 3, "validation": 2, "test": 3} or (
+        table["classes"].sum() == 8
+    )
+    shares = pd.read_csv(reports / "masks.csv")
+    assert shares.loc[shares["metric"] == "area_mean", "value"].between(0.02, 0.8).all()
+    page = (reports / "01_data.html").read_text(encoding="utf-8")
+    assert "<b>class" not in page  # a name is shown as text, never as HTML
