@@ -93,6 +93,23 @@ def test_sop_labels_start_at_zero_and_test_is_disjoint(home: Path) -> None:
     assert table["path"][2] == "Stanford_Online_Products/b/3.JPG"
 
 
+def test_a_made_up_sop_goes_into_the_store(home: Path) -> None:
+    base = home / "raw" / "sop" / "Stanford_Online_Products"
+    lines = {"train": [1, 2, 8490, 8491], "test": [11319, 11320]}
+    for part, classes in lines.items():
+        rows = ["image_id class_id super_class_id path"]
+        for label in classes:
+            for k in range(2):
+                rows.append(f"{label}{k} {label} 1 chair_final/{label}_{k}.JPG")
+                save(base / f"chair_final/{label}_{k}.JPG", label + k)
+        (base / f"Ebay_{part}.txt").write_text("\n".join(rows) + "\n")
+    store = prepare.prepare_images("s", "sop", 20)
+    assert store.index["split"].value_counts().to_dict() == {
+        "train": 4, "validation": 4, "test": 4,
+    }  # fmt: skip
+    assert store.index["class_name"][11] == "product 11320"
+
+
 def test_a_missing_data_set_says_where_it_looked_and_what_to_do(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
