@@ -21,6 +21,7 @@ GRID = 2.0**25
 NORM_TOLERANCE = 1e-3
 SPARE = 12  # candidates beyond k in the short list
 BLOCK = 32  # columns of a coarse product of which first only the greatest is looked at
+SAMPLE = 64  # queries that a coarse product is tried on
 
 
 def _chance_of_hit(r: Tensor, candidates: Tensor) -> Tensor:
@@ -98,7 +99,9 @@ def evaluate(
     r, _, query_labels, gallery_labels = _count(query_labels, gallery_labels, exclude, gallery)
     scores = {name: torch.full_like(r, torch.nan, dtype=torch.float64) for name in METRICS}
     order = r.argsort(stable=True)  # so that a few large classes do not make every chunk wide
-    order, drafts = order[r[order] > 0], _drafts(gallery)
+    order = order[r[order] > 0]
+    usual = int(r[order].median()) if len(order) else 0
+    drafts = _drafts(queries[order], gallery, exclude[order], usual)
     for rows in order.split(_chunk(chunk, gallery)):
         depth = r[rows]
         _, found = _nearest(queries[rows], gallery, exclude[rows], int(depth[-1]), drafts)
@@ -129,7 +132,8 @@ def neighbours(
     most = len(gallery) - int((exclude >= 0).any())
     if not 1 <= k <= most:
         raise ValueError(f"k is {k}; every query has {most} candidates, so give 1 <= k <= {most}")
-    drafts, every = _drafts(gallery), torch.arange(len(queries), device=queries.device)
+    drafts = _drafts(queries, gallery, exclude, k)
+    every = torch.arange(len(queries), device=queries.device)
     found = [
         _nearest(queries[rows], gallery, exclude[rows], k, drafts)
         for rows in every.split(_chunk(chunk, gallery))
@@ -180,12 +184,24 @@ def _coarse(exact: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     return made, (exact - made).norm(dim=1)
 
 
-def _drafts(gallery: Tensor) -> tuple[_Draft, ...]:
-    """From the coarsest; none on a GPU, whose exact products are fast enough."""
-    if gallery.device.type != "cpu":
+def _drafts(queries: Tensor, gallery: Tensor, exclude: Tensor, k: int) -> tuple[_Draft, ...]:
+    """From the coarsest, those that prove most of a sample of queries at the usual `k`.
+
+    Embeddings that all lie close together are too much for bfloat16. None in a small gallery, nor
+    on a GPU, whose exact products are fast enough.
+    """
+    if gallery.device.type != "cpu" or _is_small(gallery, k):
         return ()
     made = [_coarse(gallery, dtype) for dtype in _draft_types()]
-    return tuple(_Draft(coarse, lost.max()) for coarse, lost in made)
+    drafts = [_Draft(coarse, lost.max()) for coarse, lost in made]
+    some = slice(None, None, max(1, len(queries) // SAMPLE))
+    tried = queries[some], gallery, exclude[some], k
+    return tuple(d for d in drafts if _from_list(d, *tried)[2].double().mean() > 0.5)
+
+
+def _is_small(gallery: Tensor, k: int) -> bool:
+    """Whether the blocks that a list of `k` looks into are too large a part of the gallery."""
+    return 8 * BLOCK * (k + SPARE) > len(gallery)
 
 
 def _draft_types() -> tuple[torch.dtype, ...]:
@@ -203,7 +219,7 @@ def _nearest(
     The first draft lists candidates; a row whose list may lack a better one goes to the next
     draft, and in the end to the search through all exact similarities.
     """
-    if not drafts or 2 * BLOCK * (k + SPARE) > len(gallery):
+    if not drafts or _is_small(gallery, k):
         return _search(queries, gallery, exclude, k)
     values, indices, sure = _from_list(drafts[0], queries, gallery, exclude, k)
     redo = torch.where(~sure)[0]

@@ -160,24 +160,32 @@ def test_an_excluded_photograph_of_another_label_still_leaves_r_alone():
     assert found["r"].item() == 2 and found["map_at_r"].item() == 1
 
 
-DRAFTS = {"bf16": (torch.bfloat16,), "f32": (torch.float32,), "both": None}
+def drafts_of(gallery, types):
+    made = [retrieval._coarse(gallery, dtype) for dtype in types]
+    return tuple(retrieval._Draft(coarse, lost.max()) for coarse, lost in made)
+
+
+DRAFTS = {
+    "bf16": (torch.bfloat16,),
+    "f32": (torch.float32,),
+    "both": (torch.bfloat16, torch.float32),
+}
 
 
 @pytest.mark.parametrize("kind", DRAFTS)
 @pytest.mark.parametrize("copies", [1, 3, 40])
 def test_the_short_list_of_a_large_gallery_changes_nothing(monkeypatch, copies, kind):
     # 40 copies of every embedding: ties run past the end of the short list; 3: inside it.
-    types = DRAFTS[kind] or (torch.bfloat16, torch.float32)
-    monkeypatch.setattr(retrieval, "_draft_types", lambda: types)
-    distinct = 2700 // copies
+    distinct = 6000 // copies
     gallery = unit(distinct, 16, seed=9).repeat(copies, 1)
     pick = torch.arange(0, len(gallery), 31)
     exact = retrieval._check_search(gallery[pick], gallery, pick)[:2]
+    drafts = drafts_of(exact[1], DRAFTS[kind])
     searched, search = [], retrieval._search
     monkeypatch.setattr(
         retrieval, "_search", lambda q, *a: searched.append(len(q)) or search(q, *a)
     )
-    found = retrieval._nearest(*exact, pick, 5, retrieval._drafts(exact[1]))
+    found = retrieval._nearest(*exact, pick, 5, drafts)
     if copies == 40:
         assert sum(searched) == len(pick)
     elif kind != "bf16":
@@ -186,10 +194,9 @@ def test_the_short_list_of_a_large_gallery_changes_nothing(monkeypatch, copies, 
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
-def test_bfloat16_alone_proves_most_rows_of_spread_out_embeddings(monkeypatch):
-    monkeypatch.setattr(retrieval, "_draft_types", lambda: (torch.bfloat16,))
+def test_bfloat16_alone_proves_most_rows_of_spread_out_embeddings():
     exact, every = retrieval._check_embeddings(unit(3000, 64, seed=12), "x"), torch.arange(3000)
-    draft = retrieval._drafts(exact)[0]
+    (draft,) = drafts_of(exact, (torch.bfloat16,))
     values, indices, sure = retrieval._from_list(draft, exact, exact, every, 3)
     expected = retrieval._search(exact, exact, every, 3)
     assert sure.float().mean() > 0.9
@@ -208,20 +215,30 @@ def test_the_list_holds_the_greatest_also_where_no_block_is_full(columns):
     assert all(len(set(row)) == 10 for row in indices.tolist())
 
 
+def test_drafts_that_prove_little_are_not_used(monkeypatch):
+    monkeypatch.setattr(retrieval, "_draft_types", lambda: (torch.bfloat16, torch.float32))
+    spread, every = unit(6000, 64, seed=13), torch.arange(6000)
+    close = F.normalize(torch.ones(64) + 2 * spread, dim=1)
+    for embeddings, kept in ((spread, [torch.bfloat16, torch.float32]), (close, [torch.float32])):
+        exact = retrieval._check_embeddings(embeddings, "x")
+        drafts = retrieval._drafts(exact, exact, every, 5)
+        assert [draft.gallery.dtype for draft in drafts] == kept
+    assert retrieval._drafts(exact, exact, every, 500) == ()
+
+
 def test_a_product_coarser_than_promised_is_noticed(monkeypatch):
-    monkeypatch.setattr(retrieval, "_draft_types", lambda: (torch.float32,))
-    gallery = unit(2000, 16, seed=10)
+    gallery = unit(6000, 16, seed=10)
     pick = torch.arange(20)
     exact = retrieval._check_search(gallery[:20], gallery, pick)[:2]
     expected = retrieval._search(*exact, pick, 5)
-    true = retrieval._similarity
+    drafts, true = drafts_of(exact[1], (torch.float32,)), retrieval._similarity
 
     def coarse(queries, others, exclude):
         found = true(queries, others, exclude)
         return found.bfloat16().float() if queries.dtype == torch.float32 else found
 
     monkeypatch.setattr(retrieval, "_similarity", coarse)
-    values, indices = retrieval._nearest(*exact, pick, 5, retrieval._drafts(exact[1]))
+    values, indices = retrieval._nearest(*exact, pick, 5, drafts)
     assert torch.equal(values, expected[0]) and torch.equal(indices, expected[1])
 
 
