@@ -7,12 +7,25 @@ import torch
 from lib import evaluate, losses, paths, retrieval, shifts, stats
 from lib.figures import LABELS
 
+MODEL = ["loss", "arm"]  # over seeds
+MEANS = ("mean", "mean_paper")  # ours and theirs
 PUBLISHED = paths.FACTS / "published_retrieval.csv"
 
 
 def label_of(loss: str) -> str:
     """How a loss is called in figures; the untrained trunk has none."""
     return losses.get(loss).label if loss in losses.LOSSES else "ImageNet trunk"
+
+
+def model_names(models: list[tuple[str, str, int]]) -> list[str]:
+    """How models (loss, arm, seed) are called; the seed is said where there are several."""
+    several = len({seed for _, _, seed in models}) > 1
+    return [
+        LABELS[arm]
+        if loss == "none"
+        else f"{label_of(loss)}, {LABELS[arm]}" + f", seed {seed}" * several
+        for loss, arm, seed in models
+    ]
 
 
 def select(
@@ -39,28 +52,50 @@ def published(dataset: str) -> pd.DataFrame:
 
 
 def table_one(table: pd.DataFrame, dataset: str) -> pd.DataFrame:
-    """Ours beside the paper's: one row a model, columns clean and shifted (MAP@R, percent)."""
+    """Ours beside the paper's: one row a model, columns clean and shifted (MAP@R, percent).
+
+    Both spreads are standard deviations over the draws of backgrounds.
+    """
     ours = levels(table)
     ours = ours[ours["condition"].isin(["clean", "random_background"])]
     theirs = published(dataset)
     both = ours.merge(theirs, on=["loss", "arm", "condition"], how="left", suffixes=("", "_paper"))
     wide = both.pivot(
-        index=evaluate.MODEL, columns="condition", values=["mean", "std", "mean_paper"]
+        index=evaluate.MODEL, columns="condition", values=["mean", "std", "mean_paper", "std_paper"]
     )
     order = [m for m in ours[evaluate.MODEL].drop_duplicates().itertuples(index=False, name=None)]
     wide = wide.loc[order]
-    return pd.DataFrame(
-        {
-            "clean ↑": wide["mean", "clean"],
-            "random background ↑": wide["mean", "random_background"],
-            "± draws": wide["std", "random_background"],
-            "change ↑": wide["mean", "random_background"] - wide["mean", "clean"],
-            "paper: clean ↑": wide["mean_paper", "clean"],
-            "paper: random ↑": wide["mean_paper", "random_background"],
-            "paper: change ↑": wide["mean_paper", "random_background"]
-            - wide["mean_paper", "clean"],
-        }
-    )
+    change = {who: wide[who, "random_background"] - wide[who, "clean"] for who in MEANS}
+    columns = {
+        ("ours", "clean ↑"): wide["mean", "clean"],
+        ("ours", "random ↑"): wide["mean", "random_background"],
+        ("ours", "± draws"): wide["std", "random_background"],
+        ("ours", "change ↑"): change["mean"],
+        ("paper", "clean ↑"): wide["mean_paper", "clean"],
+        ("paper", "random ↑"): wide["mean_paper", "random_background"],
+        ("paper", "± draws"): wide["std_paper", "random_background"],
+        ("paper", "change ↑"): change["mean_paper"],
+    }
+    return pd.DataFrame(columns).set_axis(model_names(order), axis=0)
+
+
+def interval_table(intervals: pd.DataFrame, condition: str) -> pd.DataFrame:
+    """MAP@R in percent per model (both sides), with the ends of each of its intervals.
+
+    The interval over seeds is of the mean over seeds, and the same for every seed of a loss.
+    """
+    keep = (intervals["condition"] == condition) & (intervals["sides"] == "both")
+    part = intervals[keep & (intervals["metric"] == "map_at_r")]
+    kinds = {kind: rows for kind, rows in part.groupby("covers")}
+    made = kinds["classes"][[*evaluate.MODEL, "value"]]
+    for kind, keys in {"classes": evaluate.MODEL, "draws": evaluate.MODEL, "seeds": MODEL}.items():
+        ends = kinds[kind][[*keys, "low", "high"]]
+        ends = ends.rename(columns={end: f"{kind}, {end}" for end in ("low", "high")})
+        made = made.merge(ends, on=keys, how="left")
+    made = 100 * made.rename(columns={"value": "MAP@R ↑"}).set_index(evaluate.MODEL)
+    made.index = model_names(list(made.index))
+    heads = [name.split(", ") if ", " in name else ["", name] for name in made.columns]
+    return made.set_axis(pd.MultiIndex.from_tuples(map(tuple, heads)), axis=1)
 
 
 def metric_table(labels: np.ndarray) -> pd.DataFrame:

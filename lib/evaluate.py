@@ -296,10 +296,14 @@ def class_losses(rows: pd.DataFrame, condition: str = "random_background") -> pd
 
 
 def worst_classes(classes: pd.DataFrame, condition: str = "random_background") -> pd.DataFrame:
-    """The class with the lowest MAP@R of every model, clean and under a condition."""
+    """Per model its class with the lowest MAP@R, clean and under a condition.
+
+    `classes` as `class_losses` gives them, with `class_name`.
+    """
     found = []
     for names, part in classes.groupby(MODEL, sort=False):
-        for level in ("clean", condition):
-            worst = part.loc[part[level].idxmin()]
-            found.append([*names, level, int(worst["label"]), worst[level], worst["n"]])
-    return pd.DataFrame(found, columns=[*MODEL, "condition", "label", "value", "n"])
+        worst = [(part.loc[part[level].idxmin()], level) for level in ("clean", condition)]
+        values = [value for row, level in worst for value in (row["class_name"], row[level])]
+        found.append([*names, *values])
+    columns = ["clean: worst class", "clean ↑", "shifted: worst class", "shifted ↑"]
+    return pd.DataFrame(found, columns=[*MODEL, *columns]).sort_values(MODEL, ignore_index=True)

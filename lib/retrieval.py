@@ -53,11 +53,11 @@ class Metric:
     reference: str
 
 
-MUSGRAVE = "Musgrave et al. 2020, A Metric Learning Reality Check, arXiv 2003.08505, section 3.2"
+MUSGRAVE = "Musgrave et al. 2020, arXiv 2003.08505, section 3.2"
 METRICS = {
     "map_at_r": Metric("MAP@R", "higher", 0.0, 1.0, _chance_map_at_r, MUSGRAVE),
     "r_precision": Metric("R-precision", "higher", 0.0, 1.0, _chance_of_hit, MUSGRAVE),
-    "p_at_1": Metric("P@1", "higher", 0.0, 1.0, _chance_of_hit, "Recall@1; arXiv 1511.06452"),
+    "p_at_1": Metric("P@1", "higher", 0.0, 1.0, _chance_of_hit, "Recall@1, arXiv 1511.06452"),
 }
 
 

@@ -61,7 +61,7 @@ def gallery_finding(found: list[dict], loss: str) -> str:
             sum(int(f["hits"][1:].sum()) for f in found if (f["arm"], f["condition"]) == (arm, c))
             for c in ("clean", "random_background")
         )
-        words.append(f"{LABELS[arm]} {before} → {after}")
+        words.append(f"{LABELS[arm]} {before}\u00a0→\u00a0{after}")
     shown = sum(len(f["hits"]) - 1 for f in found) // 4
     return f"{label_of(loss)}: right neighbours among {shown}, before → after: " + ", ".join(words)
 

@@ -1,12 +1,14 @@
 """Figures of 04_shift: every model beside the others, the same colour for an arm everywhere."""
 
+from textwrap import fill
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lib import evaluate, shifts
-from lib.compare import label_of, levels, select
+from lib.compare import label_of, levels, model_names, select
 from lib.figures import COLOURS, LABELS, MARKERS, headline, plt
 
 PLACES = [
@@ -73,7 +75,7 @@ def gap_figure(effects: pd.DataFrame, title: str) -> Figure:
         for place, (_, row) in enumerate(part.iterrows()):
             _mark(axis, at + (place - (len(part) - 1) / 2) * 0.8 / len(part), row)
     axis.axhline(0, color="black", lw=1)
-    names = [shifts.get(kind).label.replace(" ", "\n", 1) for kind in kinds]
+    names = [fill(shifts.get(kind).label, 11) for kind in kinds]
     axis.set_xticks(range(len(kinds)), names)
     axis.set_ylabel("change of MAP@R in points ↑")
     axis.legend(handles=_legend(list(COLOURS)), fontsize=9)
@@ -145,18 +147,15 @@ def heat_map(table: pd.DataFrame, conditions: list[str], title: str) -> Figure:
     wide = values.pivot(index=evaluate.MODEL, columns="condition", values="mean")[conditions]
     order = values[evaluate.MODEL].drop_duplicates().itertuples(index=False, name=None)
     wide = wide.loc[list(order)]
-    figure, axis = plt.subplots(figsize=(2.2 + 0.85 * len(conditions), 0.42 * len(wide) + 1.9))
+    figure, axis = plt.subplots(figsize=(2.4 + 0.72 * len(conditions), 0.42 * len(wide) + 1.9))
     axis.imshow(wide, cmap="cividis", aspect="auto")
     axis.grid(False)
     middle = (wide.to_numpy().max() + wide.to_numpy().min()) / 2
     for (row, column), value in np.ndenumerate(wide.to_numpy()):
         colour = "black" if value > middle else "white"
         axis.text(column, row, f"{value:.1f}", ha="center", va="center", color=colour, fontsize=9)
-    names = [
-        f"{label_of(loss)}, {LABELS[arm]}, seed {seed}" if loss != "none" else LABELS[arm]
-        for loss, arm, seed in wide.index
-    ]
-    labels = [shifts.get(name).label.replace(" ", "\n", 1) for name in conditions]
+    names = model_names(list(wide.index))
+    labels = [fill(shifts.get(name).label, 10) for name in conditions]
     axis.set_yticks(range(len(wide)), names)
     axis.set_xticks(range(len(conditions)), labels)
     axis.tick_params(labelsize=9)

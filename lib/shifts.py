@@ -101,17 +101,19 @@ def _on_own(empty: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Batch], Tens
     return make
 
 
-PAPER = "Kobs & Hotho 2022, section 3"
-IN9 = "Xiao et al. 2021, Noise or Signal (ImageNet-9)"
-IMAGENET_MEAN = (123.675, 116.28, 103.53)  # what torchvision's normalisation turns into zero
+PAPER = "Kobs & Hotho 2022"
+IN9 = "ImageNet-9 (arXiv 2006.09994)"  # Xiao et al. 2021, Noise or Signal
+BLURRED = "XIMAGENET-12 (arXiv 2310.08182)"  # Li et al. 2023
+# The mean colour of ImageNet. An image's own mean colour would tell of its background.
+IMAGENET_MEAN = (123.675, 116.28, 103.53)
 CONDITIONS: dict[str, Condition] = {
     "clean": Condition("clean", _clean, False, PAPER),
     "random_background": Condition("random photograph", _random_background, True, PAPER),
     "same_class_background": Condition(
-        "same-class place", _place_of("mate", fill), True, f"{IN9}, Mixed-Same; filled, not tiled"
+        "same-class place", _place_of("mate", fill), True, f"{IN9}, Mixed-Same"
     ),
     "other_class_background": Condition(
-        "other-class place", _place_of("stranger", fill), True, f"{IN9}, Mixed-Rand; filled"
+        "other-class place", _place_of("stranger", fill), True, f"{IN9}, Mixed-Rand"
     ),
     "same_class_tiled": Condition(
         "same-class tiles", _place_of("mate", tile), True, f"{IN9}, Mixed-Same"
@@ -121,13 +123,12 @@ CONDITIONS: dict[str, Condition] = {
     ),
     "own_background": Condition("cut out, own place", _on_own(fill), False, "artefact control"),
     "blurred_background": Condition(
-        "own place, blurred", _on_own(blur), False,
-        "Li et al. 2023, XIMAGENET-12 (arXiv 2310.08182); blur of Fong & Vedaldi 2017",
+        "own place, blurred", _on_own(blur), False, BLURRED
     ),
     "foreground_only": Condition("object on grey", _on_colour(127.0), False, f"{IN9}, Only-FG"),
     "foreground_on_black": Condition("object on black", _on_colour(0.0), False, f"{IN9}, Only-FG"),
     "foreground_on_mean": Condition(
-        "object on ImageNet's mean", _on_colour(*IMAGENET_MEAN), False, f"{IN9}, Only-FG"
+        "object on mean colour", _on_colour(*IMAGENET_MEAN), False, f"{IN9}, Only-FG"
     ),
     "background_only": Condition("object painted out", _background_only, False, f"{IN9}, No-FG"),
 }  # fmt: skip
