@@ -196,8 +196,8 @@ def mask_finding(sensitivity: pd.DataFrame) -> str:
     less = int((wide["bgaugment"] > wide["base"]).sum())
     above, lost = int((helped["low"] > 0).sum()), int((base["high"] < 0).sum())
     return (
-        f"Of {len(base)} kinds of masks, base loses under {lost}, BGAugment loses less than base "
-        f"under {less} and stands above it on new backgrounds under {above}"
+        f"Through {len(base)} kinds of masks base loses beyond its interval with {lost}, BGAugment "
+        f"loses less than base with {less} and stands above it on new backgrounds with {above}"
     )
 
 

@@ -32,10 +32,12 @@ def names(study: str, transforms: list[str]) -> list[str]:
 
 
 def _fits(study: str, name: str) -> bool:
-    """Whether masks on disk belong to the study's images (older ones may lie about)."""
+    """Whether masks on disk belong to the study's images and show an object in any of them."""
     where = paths.StudyPaths(study)
     facts = read_json(where.masks / name / "masks.json")
-    return facts["images"] == Store.open(where.prepared / "images").fingerprint
+    if facts["images"] != Store.open(where.prepared / "images").fingerprint:
+        return False
+    return bool(pd.read_csv(where.masks / name / "areas.csv")["usable"].any())
 
 
 def load(study: str, name: str) -> tuple[Store, np.ndarray]:
