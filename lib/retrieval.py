@@ -100,8 +100,9 @@ def evaluate(
     scores = {name: torch.full_like(r, torch.nan, dtype=torch.float64) for name in METRICS}
     order = r.argsort(stable=True)  # so that a few large classes do not make every chunk wide
     order = order[r[order] > 0]
-    usual = int(r[order].median()) if len(order) else 0
-    drafts = _drafts(queries[order], gallery, exclude[order], usual)
+    if not len(order):
+        return {**scores, "r": r}
+    drafts = _drafts(queries[order], gallery, exclude[order], int(r[order].median()))
     for rows in order.split(_chunk(chunk, gallery)):
         depth = r[rows]
         _, found = _nearest(queries[rows], gallery, exclude[rows], int(depth[-1]), drafts)

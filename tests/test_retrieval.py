@@ -104,6 +104,11 @@ def test_agrees_with_the_library_on_a_separate_gallery():
         assert float(found[name].nanmean()) == pytest.approx(expected[theirs], abs=1e-6)
 
 
+def test_where_no_query_has_anything_to_find_all_is_undefined():
+    found = evaluate(unit(5, 4), torch.arange(5))
+    assert all(found[name].isnan().all() for name in METRICS) and found["r"].eq(0).all()
+
+
 def adversarial():
     """Embeddings and labels that a search is easily wrong on, by name."""
     random, number = unit(90, 8, seed=3), torch.arange(90)
