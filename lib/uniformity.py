@@ -6,7 +6,7 @@ import torch
 
 from lib.scenes import Scenes
 
-SIDE = 64  # pixels of the crop whose colours are counted: more changes nothing
+SIDE = 64  # pixels of the crop whose colours are counted: thousands, for shares of 64 colours
 LEVELS = 4  # a colour channel: 64 colours in all
 
 

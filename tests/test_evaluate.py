@@ -134,6 +134,20 @@ def test_classes_that_lose_and_worst_classes() -> None:
     assert base["clean: worst class"] == str(expected)
 
 
+def test_table_one_stands_beside_the_papers() -> None:
+    table = evaluate.summary(queries())
+    shown = compare.table_one(table, "cub200")
+    assert shown.index.tolist() == ["untrained trunk", "Triplet, base", "Triplet, BGAugment"]
+    paper = shown.loc["Triplet, base", "paper"]
+    assert paper["clean ↑"] == 18.29 and paper["random ↑"] == "10.9 ± 0.1"
+    assert paper["change ↑"] == pytest.approx(10.94 - 18.29)
+    drawn = table[(table["arm"] == "base") & (table["metric"] == "map_at_r")]
+    drawn = drawn[(drawn["condition"] == "random_background") & (drawn["sides"] == "both")]["value"]
+    ours = shown.loc["Triplet, base", "ours"]
+    assert ours["random ↑"] == f"{100 * drawn.mean():.1f} ± {100 * drawn.std():.1f}"
+    assert np.isnan(shown.loc["untrained trunk", "paper"]["clean ↑"])
+
+
 def test_findings_say_what_the_numbers_say() -> None:
     labels = np.arange(12)
     alike = pd.DataFrame({"label": labels, "uniformity": labels / 12, "change": -labels / 20})
