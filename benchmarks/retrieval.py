@@ -1,6 +1,7 @@
 """Time and memory of `lib.retrieval` against pytorch-metric-learning's AccuracyCalculator.
 
     python -m benchmarks.retrieval          15,000 images, 2,777 classes, 128-d
+    python -m benchmarks.retrieval --small  3,000 images, 555 classes: does it run?
     python -m benchmarks.retrieval --full   60,000 images, 11,111 classes (size of the SOP test set)
 
 Each contender runs in a fresh process on the same seeded embeddings. Peak memory is that of the
@@ -82,9 +83,10 @@ def main() -> int:
     """Print both, their ratio, and whether they agree; exit status 1 if not."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", type=int, default=15_000)
+    parser.add_argument("--small", action="store_true", help="3,000 images (seconds)")
     parser.add_argument("--full", action="store_true", help="60,000 images (minutes)")
     arguments = parser.parse_args()
-    size = 60_000 if arguments.full else arguments.size
+    size = 60_000 if arguments.full else 3_000 if arguments.small else arguments.size
     print(f"{size:,} images, {int(size / PER_CLASS):,} classes, {WIDTH}-d")
     results = {}
     for contender in (ours, theirs):

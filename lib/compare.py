@@ -1,20 +1,30 @@
-"""Tables and figures of 04_shift: models side by side, and beside the published numbers."""
+"""Tables and findings of 04_shift: models side by side, and beside the published numbers."""
 
 import numpy as np
 import pandas as pd
 import torch
-from matplotlib.figure import Figure
 
-from lib import evaluate, losses, paths, retrieval, shifts
-from lib.figures import COLOURS, LABELS, MARKERS, headline, plt
-from lib.scenes import Scenes
+from lib import evaluate, losses, paths, retrieval, shifts, stats
+from lib.figures import LABELS
 
+MODEL = ["loss", "arm"]  # over seeds
 PUBLISHED = paths.FACTS / "published_retrieval.csv"
 
 
 def label_of(loss: str) -> str:
     """How a loss is called in figures; the untrained trunk has none."""
     return losses.get(loss).label if loss in losses.LOSSES else "ImageNet trunk"
+
+
+def model_names(models: list[tuple[str, str, int]]) -> list[str]:
+    """How models (loss, arm, seed) are called; the seed is said where there are several."""
+    several = len({seed for _, _, seed in models}) > 1
+    return [
+        LABELS[arm]
+        if loss == "none"
+        else f"{label_of(loss)}, {LABELS[arm]}" + f", seed {seed}" * several
+        for loss, arm, seed in models
+    ]
 
 
 def select(
@@ -26,7 +36,7 @@ def select(
     return effects[keep]
 
 
-def _main(table: pd.DataFrame, sides: str = "both", metric: str = "map_at_r") -> pd.DataFrame:
+def levels(table: pd.DataFrame, sides: str = "both", metric: str = "map_at_r") -> pd.DataFrame:
     """Mean over draws per model and condition, in percent, with the std over draws."""
     part = table[(table["sides"] == sides) & (table["metric"] == metric)]
     grouped = part.groupby([*evaluate.MODEL, "condition"], sort=False)["value"]
@@ -41,97 +51,162 @@ def published(dataset: str) -> pd.DataFrame:
 
 
 def table_one(table: pd.DataFrame, dataset: str) -> pd.DataFrame:
-    """Ours beside the paper's: one row a model, columns clean and shifted (MAP@R, percent)."""
-    ours = _main(table)
+    """Ours beside the paper's: one row a model, columns clean and shifted (MAP@R, percent).
+
+    Under a random background as text, mean ± standard deviation over the draws.
+    """
+    ours = levels(table)
     ours = ours[ours["condition"].isin(["clean", "random_background"])]
     theirs = published(dataset)
     both = ours.merge(theirs, on=["loss", "arm", "condition"], how="left", suffixes=("", "_paper"))
     wide = both.pivot(
-        index=evaluate.MODEL, columns="condition", values=["mean", "std", "mean_paper"]
+        index=evaluate.MODEL, columns="condition", values=["mean", "std", "mean_paper", "std_paper"]
     )
     order = [m for m in ours[evaluate.MODEL].drop_duplicates().itertuples(index=False, name=None)]
     wide = wide.loc[order]
-    return pd.DataFrame(
-        {
-            "clean ↑": wide["mean", "clean"],
-            "random background ↑": wide["mean", "random_background"],
-            "± draws": wide["std", "random_background"],
-            "change": wide["mean", "random_background"] - wide["mean", "clean"],
-            "paper: clean ↑": wide["mean_paper", "clean"],
-            "paper: random ↑": wide["mean_paper", "random_background"],
-            "paper: change": wide["mean_paper", "random_background"] - wide["mean_paper", "clean"],
-        }
-    )
+    columns = {}
+    for who, mean, std in (("ours", "mean", "std"), ("paper", "mean_paper", "std_paper")):
+        shifted = (wide[mean, "random_background"], wide[std, "random_background"])
+        columns[who, "clean ↑"] = wide[mean, "clean"]
+        columns[who, "random ↑"] = [_spread(*pair) for pair in zip(*shifted, strict=True)]
+        columns[who, "change ↑"] = shifted[0] - wide[mean, "clean"]
+    return pd.DataFrame(columns).set_axis(model_names(order), axis=0)
 
 
-def slopes(table: pd.DataFrame, title: str) -> Figure:
-    """A line from clean to shifted for every model; one panel a loss, interval over classes."""
-    part = table[(table["sides"] == "both") & (table["metric"] == "map_at_r")]
-    names = [name for name in part["loss"].unique() if name != "none"]
-    figure, axes = plt.subplots(
-        1, len(names), figsize=(2.3 * len(names) + 1.4, 4), sharey=True, squeeze=False
-    )
-    n = int(part["n"].max())
-    for axis, name in zip(axes[0], names, strict=True):
-        for (arm, _seed), lines in part[part["loss"].isin([name, "none"])].groupby(
-            ["arm", "seed"], sort=False
-        ):
-            values = lines.groupby("condition", sort=False)[["value", "low", "high"]].mean() * 100
-            values = values.loc[["clean", "random_background"]]
-            error = [values["value"] - values["low"], values["high"] - values["value"]]
-            axis.errorbar(
-                [0, 1], values["value"], error, color=COLOURS[arm], marker=MARKERS[arm], capsize=3,
-                lw=2, ls=":" if arm == "untrained" else "-",
-            )  # fmt: skip
-        axis.set(
-            title=label_of(name),
-            xticks=[0, 1],
-            xticklabels=["clean", "random\nbackground"],
-            xlim=(-0.3, 1.3),
-            ylim=(0, None),
-        )
-        axis.title.set_fontsize(10)
-    axes[0, 0].set_ylabel("MAP@R in % ↑")
-    handles = [
-        plt.Line2D([], [], color=COLOURS[a], marker=MARKERS[a], label=LABELS[a]) for a in COLOURS
+def _spread(mean: float, std: float) -> str | float:
+    """`70.9 ± 0.5`; the number alone where there is one draw."""
+    return mean if np.isnan(std) else f"{mean:.1f} ± {std:.1f}"
+
+
+def interval_table(intervals: pd.DataFrame, condition: str) -> pd.DataFrame:
+    """MAP@R in percent per model (both sides), with the ends of each of its intervals.
+
+    The interval over seeds is of the mean over seeds, and the same for every seed of a loss.
+    """
+    keep = (intervals["condition"] == condition) & (intervals["sides"] == "both")
+    part = intervals[keep & (intervals["metric"] == "map_at_r")]
+    kinds = {kind: rows for kind, rows in part.groupby("covers")}
+    made = kinds["classes"][[*evaluate.MODEL, "value"]]
+    for kind, keys in {"classes": evaluate.MODEL, "draws": evaluate.MODEL, "seeds": MODEL}.items():
+        ends = kinds[kind][[*keys, "low", "high"]]
+        ends = ends.rename(columns={end: f"{kind}, {end}" for end in ("low", "high")})
+        made = made.merge(ends, on=keys, how="left")
+    made = 100 * made.rename(columns={"value": "MAP@R ↑"}).set_index(evaluate.MODEL)
+    made.index = model_names(list(made.index))
+    heads = [name.split(", ") if ", " in name else ["", name] for name in made.columns]
+    return made.set_axis(pd.MultiIndex.from_tuples(map(tuple, heads)), axis=1)
+
+
+def metric_table(labels: np.ndarray) -> pd.DataFrame:
+    """Every metric with its direction, range, chance level on this gallery, and reference.
+
+    `labels` (N,): of the test images, each a query against all others.
+    """
+    chance = retrieval.chance_levels(torch.as_tensor(labels))
+    arrow = {"higher": "↑", "lower": "↓"}
+    rows = [
+        [f"{m.label} {arrow[m.direction]}", f"{m.low:g} to {m.high:g}", chance[name], m.reference]
+        for name, m in retrieval.METRICS.items()
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=3)
-    headline(figure, title, f"n = {n:,} queries; bars: 95 % over classes")
-    return figure
+    return pd.DataFrame(rows, columns=["metric", "range", "chance here", "reference"])
 
 
-def background_gap(queries: pd.DataFrame) -> pd.DataFrame:
-    """MAP@R on a same-class place minus on another class's place, per model, paired."""
-    frames = []
-    mean = evaluate.over_draws(queries[queries["sides"] == "both"])
-    for names, part in mean.groupby(evaluate.MODEL, sort=False):
-        kinds = {name: group for name, group in part.groupby("condition")}
-        if {"same_class_background", "other_class_background"} <= set(kinds):
-            frames += [
-                row
-                for row in evaluate.paired(
-                    "gap",
-                    (*names, "same-other", "both"),
-                    kinds["same_class_background"],
-                    kinds["other_class_background"],
-                )
-                if row[6] == "map_at_r"
-            ]
-    columns = [
-        "contrast",
-        *evaluate.MODEL,
-        "condition",
-        "sides",
-        "metric",
-        "value",
-        "low",
-        "high",
-        "p",
-        "n",
-    ]
-    return pd.DataFrame(frames, columns=columns).drop(
-        columns=["contrast", "condition", "sides", "metric"]
+def condition_table(conditions: list[str]) -> pd.DataFrame:
+    """The conditions of a study: name, label, whether chance is in it, where it comes from."""
+    found = [(name, shifts.get(name)) for name in conditions]
+    rows = [[name, c.label, "drawn" if c.draws else "fixed", c.source] for name, c in found]
+    return pd.DataFrame(rows, columns=["condition", "label", "background", "source"])
+
+
+def shift_finding(effects: pd.DataFrame) -> str:
+    """What a new background costs, per arm."""
+    down = select(effects, "shifted-clean", "random_background", "both")
+    cost = {arm: -100 * part["value"].mean() for arm, part in down.groupby("arm")}
+    return (
+        f"A new background costs the base arm {cost['base']:.1f} points of MAP@R, "
+        f"BGAugment {cost['bgaugment']:.1f}"
     )
+
+
+def brought_along(table: pd.DataFrame) -> str:
+    """Is the bias learned in training or brought along? Losses of the untrained trunk and base."""
+    mean = levels(table).groupby(["arm", "condition"])["mean"].mean().unstack()
+    lost = mean["clean"] - mean["random_background"]
+    words = [
+        f"{LABELS[arm]} {lost[arm]:.1f} of {mean['clean'][arm]:.1f} points "
+        f"({lost[arm] / mean['clean'][arm]:.0%})"
+        for arm in LABELS
+        if arm in mean.index
+    ]
+    share = lost / mean["clean"]
+    how = "no larger" if share["untrained"] >= share["base"] else "larger"
+    return (
+        f"Lost under a new background: {', '.join(words)}. Relative to what there is to lose, the "
+        f"loss is {how} after training than before it."
+    )
+
+
+def query_finding(effects: pd.DataFrame) -> str:
+    """What changing only the query costs, against changing both sides."""
+    cost = {
+        sides: -100 * select(effects, "shifted-clean", "random_background", sides)["value"].mean()
+        for sides in ("query", "both")
+    }
+    return (
+        f"Changing only the query costs {cost['query']:.1f} points, "
+        f"changing both sides {cost['both']:.1f}"
+    )
+
+
+def class_link(classes: pd.DataFrame) -> pd.DataFrame:
+    """Spearman correlation over classes of background uniformity and change, per arm.
+
+    `classes` has uniformity beside change (lib.evaluate.class_losses); the changes of an arm's
+    models are averaged first. A negative value: classes whose backgrounds are alike lose more.
+    """
+    mean = classes.groupby(["arm", "label"], sort=False)[["uniformity", "change"]].mean()
+    out = []
+    for arm, part in mean.groupby("arm", sort=False):
+        found = stats.correlation(part["uniformity"], part["change"])
+        out.append([arm, found.mean, found.low, found.high, found.n])
+    return pd.DataFrame(out, columns=["arm", "value", "low", "high", "n"])
+
+
+def link_finding(link: pd.DataFrame) -> str:
+    """The sentence for the uniformity figure, for the base arm."""
+    row = link.set_index("arm").loc["base"]
+    if row["low"] <= 0 <= row["high"] or np.isnan(row["low"]):
+        what = "No link shows between a class's background uniformity and what it loses"
+    else:
+        more = "more" if row["value"] < 0 else "less"
+        what = f"Classes whose backgrounds are alike lose {more}"
+    return (
+        f"{what}: base, Spearman {row['value']:+.2f} "
+        f"({row['low']:+.2f} to {row['high']:+.2f}, {row['n']:.0f} classes)"
+    )
+
+
+def mask_finding(sensitivity: pd.DataFrame) -> str:
+    """Whether the two main conclusions hold through every kind of masks."""
+    down = select(sensitivity, "shifted-clean", "random_background", "both")
+    base = down[down["arm"] == "base"]
+    helped = select(sensitivity, "bgaugment-base", "random_background", "both")
+    wide = down.pivot(index="masks", columns="arm", values="value")
+    less = int((wide["bgaugment"] > wide["base"]).sum())
+    above, lost = int((helped["low"] > 0).sum()), int((base["high"] < 0).sum())
+    return (
+        f"Through {len(base)} kinds of masks base loses beyond its interval with {lost}, BGAugment "
+        f"loses less than base with {less} and stands above it on new backgrounds with {above}"
+    )
+
+
+def background_gap(effects: pd.DataFrame, kind: str = "filled") -> pd.DataFrame:
+    """MAP@R on a same-class place minus on another class's place, per model, paired.
+
+    `kind` is a key of lib.shifts.GAPS: how the object was taken off the place.
+    """
+    gap = select(effects, "same-other", shifts.GAPS[kind][0], "both")
+    return gap[[*evaluate.MODEL, "value", "low", "high", "p", "p_holm", "n"]].reset_index(drop=True)
 
 
 def gap_finding(gap: pd.DataFrame) -> str:
@@ -143,49 +218,9 @@ def gap_finding(gap: pd.DataFrame) -> str:
     return "MAP@R points that a place of the own class is worth over another's: " + ", ".join(words)
 
 
-def gap_figure(effects: pd.DataFrame, title: str) -> Figure:
-    """Change against clean under the artefact control, same-class and other-class places."""
-    kinds = [
-        "own_background",
-        "same_class_background",
-        "other_class_background",
-        "random_background",
-    ]
-    part = effects[
-        (effects["contrast"] == "shifted-clean")
-        & (effects["sides"] == "both")
-        & (effects["metric"] == "map_at_r")
-    ]
-    figure, axis = plt.subplots(figsize=(8.5, 3.8))
-    models = list(part.groupby(evaluate.MODEL, sort=False).groups)
-    for place, model in enumerate(models):
-        lines = part[(part[evaluate.MODEL] == list(model)).all(axis=1)].set_index("condition")
-        for at, kind in enumerate(kinds):
-            if kind in lines.index:
-                row = lines.loc[kind, ["value", "low", "high"]].astype(float) * 100
-                x = at + (place - (len(models) - 1) / 2) * 0.8 / len(models)
-                error = [[row["value"] - row["low"]], [row["high"] - row["value"]]]
-                axis.errorbar(
-                    x, row["value"], error, color=COLOURS[model[1]], marker=MARKERS[model[1]], ms=5
-                )
-    axis.axhline(0, color="black", lw=1)
-    axis.set(
-        xticks=range(4),
-        xticklabels=[shifts.get(kind).label for kind in kinds],
-        ylabel="change of MAP@R in points ↑",
-    )
-    handles = [
-        plt.Line2D([], [], color=COLOURS[a], marker=MARKERS[a], ls="", label=LABELS[a])
-        for a in COLOURS
-    ]
-    axis.legend(handles=handles, fontsize=9)
-    headline(figure, title, "one mark a model; bars: 95 % over classes")
-    return figure
-
-
 def map_finding(table: pd.DataFrame) -> str:
     """The sentence for the heat map: what the background alone still retrieves."""
-    values = _main(table)
+    values = levels(table)
     if "background_only" not in set(values["condition"]):
         return "MAP@R of every model under every condition"
     alone = values[values["condition"] == "background_only"].set_index("arm")["mean"]
@@ -193,105 +228,3 @@ def map_finding(table: pd.DataFrame) -> str:
         f"{LABELS[arm]} {alone[alone.index == arm].mean():.1f} %" for arm in alone.index.unique()
     ]
     return "With the object painted out, MAP@R is still " + ", ".join(words)
-
-
-def heat_map(table: pd.DataFrame, conditions: list[str], title: str) -> Figure:
-    """MAP@R in percent, models by conditions (both sides)."""
-    values = _main(table)
-    wide = values.pivot(index=evaluate.MODEL, columns="condition", values="mean")[conditions]
-    order = values[evaluate.MODEL].drop_duplicates().itertuples(index=False, name=None)
-    wide = wide.loc[list(order)]
-    figure, axis = plt.subplots(figsize=(9, 0.42 * len(wide) + 1.9))
-    axis.imshow(wide, cmap="cividis", aspect="auto")
-    axis.grid(False)
-    middle = (wide.to_numpy().max() + wide.to_numpy().min()) / 2
-    for (row, column), value in np.ndenumerate(wide.to_numpy()):
-        axis.text(
-            column,
-            row,
-            f"{value:.1f}",
-            ha="center",
-            va="center",
-            color="black" if value > middle else "white",
-            fontsize=9,
-        )
-    names = [
-        f"{label_of(loss)}, {LABELS[arm]}, seed {seed}" if loss != "none" else LABELS[arm]
-        for loss, arm, seed in wide.index
-    ]
-    labels = [shifts.get(name).label.replace(" ", "\n", 1) for name in conditions]
-    axis.set(
-        yticks=range(len(wide)),
-        yticklabels=names,
-        xticks=range(len(conditions)),
-        xticklabels=labels,
-    )
-    axis.tick_params(labelsize=9)
-    headline(figure, title, "MAP@R in % ↑, queries and gallery both changed")
-    return figure
-
-
-def gallery(
-    study: str, queries: pd.DataFrame, scenes: Scenes, rows: np.ndarray, loss: str, seed: int
-) -> list[dict]:
-    """Neighbours before and after the shift (draw 0) for queries picked by the base arm's drop."""
-    models = {m.arm: m for m in evaluate.models_of(study) if (m.loss, m.seed) == (loss, seed)}
-    part = queries[
-        (queries["loss"] == loss) & (queries["seed"] == seed) & (queries["arm"] == "base")
-    ]
-    part = part[(part["sides"] == "both") & (part["draw"] == 0)]
-    wide = part.pivot(index="row", columns="condition", values="map_at_r")
-    change = (wide["random_background"] - wide["clean"]).sort_values(kind="stable")
-    picks = {"largest drop": change.index[0], "median": change.index[len(change) // 2]}
-    unmoved = change[(change.abs() < 1e-9) & (wide["clean"].loc[change.index] > 0)]
-    picks["no drop"] = unmoved.index[0] if len(unmoved) else change.index[-1]
-    found = []
-    for rule, row in picks.items():
-        position = int(np.flatnonzero(rows == row)[0])
-        for arm, model in models.items():
-            for condition in ("clean", "random_background"):
-                vectors = evaluate.cached_embeddings(study, model, scenes, rows, condition, 0, 0)
-                near = retrieval.neighbours(
-                    vectors[[position]], vectors, k=5, exclude=torch.tensor([position])
-                )[0][0].numpy()
-                shown = rows[[position, *near]]
-                made = shifts.specimen(scenes, shown, [condition], model.image_size, pool_rows=rows)
-                hits = scenes.store.labels[shown] == scenes.store.labels[row]
-                found.append(
-                    {
-                        "rule": rule,
-                        "arm": arm,
-                        "condition": condition,
-                        "images": made[condition],
-                        "hits": hits,
-                    }
-                )
-    return found
-
-
-def gallery_finding(found: list[dict], loss: str) -> str:
-    """Hits among the neighbours shown, before and after, per arm."""
-    words = []
-    for arm in ("base", "bgaugment"):
-        before, after = (
-            sum(int(f["hits"][1:].sum()) for f in found if (f["arm"], f["condition"]) == (arm, c))
-            for c in ("clean", "random_background")
-        )
-        words.append(f"{LABELS[arm]} {before} → {after}")
-    shown = sum(len(f["hits"]) - 1 for f in found) // 4
-    return f"{label_of(loss)}: right neighbours among {shown}, before → after: " + ", ".join(words)
-
-
-def gallery_figure(found: list[dict], title: str) -> Figure:
-    """Rows: rule x arm x condition; first column the query, then its five nearest images."""
-    figure, axes = plt.subplots(len(found), 6, figsize=(7.5, 1.2 * len(found) + 0.6))
-    for line, entry in zip(axes, found, strict=True):
-        for axis, image, hit in zip(line, entry["images"], entry["hits"], strict=True):
-            axis.imshow(image)
-            axis.set(xticks=[], yticks=[])
-            colour = "black" if axis is line[0] else "#009E73" if hit else "#bbbbbb"
-            axis.spines[:].set(visible=True, color=colour, linewidth=3)
-        what = "clean" if entry["condition"] == "clean" else "shifted"
-        line[0].set_ylabel(f"{entry['rule']}\n{LABELS[entry['arm']]}\n{what}", fontsize=7)
-    headline(figure, title)
-    return figure

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, interpolate
 
 from lib.embedder import Embedder
 from lib.errors import StudyError
+from lib.places import blur, fill, tile
 from lib.scenes import Scenes, composite
 
 
@@ -29,12 +29,11 @@ class Batch:
 
     def pictures(self) -> tuple[Tensor, Tensor]:
         """Image on 0 to 255 and mask in [0, 1] at the test crop."""
-        return self.scenes.split(self.scenes.images.centre(self.rows, self.size), self.rows)
+        return self.pictures_of(self.rows)
 
-    def emptied(self, rows: np.ndarray) -> Tensor:
-        """The backgrounds of other images: their object filled in from around it."""
-        image, mask = self.scenes.split(self.scenes.images.centre(rows, self.size), rows)
-        return fill(image, mask)
+    def pictures_of(self, rows: np.ndarray) -> tuple[Tensor, Tensor]:
+        """The same for other images than the batch's own."""
+        return self.scenes.split(self.scenes.images.centre(rows, self.size), rows)
 
 
 @dataclass(frozen=True)
@@ -56,32 +55,6 @@ class Condition:
     source: str
 
 
-def fill(image: Tensor, mask: Tensor, grow: int = 7) -> Tensor:
-    """Paint the object out: known pixels spread inwards, coarse to fine (push-pull).
-
-    Args:
-        image: (B, 3, s, s).
-        mask: (B, 1, s, s) in [0, 1], 1 on the object.
-        grow: the mask is first widened by this many pixels, so that its soft rim goes too.
-    """
-    wide = torch.nn.functional.max_pool2d(mask, grow, stride=1, padding=grow // 2)
-    known = (wide < 0.1).float()
-    return _pull(image * known, known)
-
-
-def _pull(colour: Tensor, weight: Tensor) -> Tensor:
-    """`colour` is premultiplied by `weight`; returns the picture without holes."""
-    here = colour / weight.clamp(min=1e-6)
-    if min(weight.shape[2:]) <= 1:
-        return here
-    coarse = _pull(
-        avg_pool2d(colour, 2, ceil_mode=True, count_include_pad=False),
-        avg_pool2d(weight, 2, ceil_mode=True, count_include_pad=False),
-    )
-    below = interpolate(coarse, size=weight.shape[2:], mode="bilinear", align_corners=False)
-    return torch.lerp(below, here, weight.clamp(max=1))
-
-
 def _clean(batch: Batch) -> Tensor:
     return batch.pictures()[0]
 
@@ -92,18 +65,24 @@ def _random_background(batch: Batch) -> Tensor:
     return composite(image, mask, photograph)
 
 
-def _background_of(kind: str) -> Callable[[Batch], Tensor]:
+def _place_of(kind: str, empty: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Batch], Tensor]:
+    """The object on the emptied picture of the mate or stranger drawn for it."""
+
     def make(batch: Batch) -> Tensor:
         image, mask = batch.pictures()
-        return composite(image, mask, batch.emptied(getattr(batch.choice, kind)))
+        other = batch.pictures_of(getattr(batch.choice, kind))
+        return composite(image, mask, empty(*other))
 
     return make
 
 
-def _on_colour(value: float) -> Callable[[Batch], Tensor]:
+def _on_colour(*colour: float) -> Callable[[Batch], Tensor]:
+    """The object on one colour (red, green, blue, each 0 to 255)."""
+
     def make(batch: Batch) -> Tensor:
         image, mask = batch.pictures()
-        return composite(image, mask, torch.full_like(image, value))
+        plain = image.new_tensor(colour)[:, None, None].expand_as(image)
+        return composite(image, mask, plain)
 
     return make
 
@@ -112,21 +91,51 @@ def _background_only(batch: Batch) -> Tensor:
     return fill(*batch.pictures())
 
 
-def _own_background(batch: Batch) -> Tensor:
-    image, mask = batch.pictures()
-    return composite(image, mask, fill(image, mask))
+def _on_own(empty: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Batch], Tensor]:
+    """The object back on its own place, which was emptied first."""
+
+    def make(batch: Batch) -> Tensor:
+        image, mask = batch.pictures()
+        return composite(image, mask, empty(image, mask))
+
+    return make
 
 
-PAPER = "Kobs & Hotho 2022, section 3"
-IN9 = "Xiao et al. 2021, Noise or Signal (ImageNet-9)"
+PAPER = "Kobs & Hotho 2022"
+IN9 = "ImageNet-9 (arXiv 2006.09994)"  # Xiao et al. 2021, Noise or Signal
+BLURRED = "XIMAGENET-12 (arXiv 2310.08182)"  # Li et al. 2023
+# The mean colour of ImageNet. An image's own mean colour would tell of its background.
+IMAGENET_MEAN = (123.675, 116.28, 103.53)
 CONDITIONS: dict[str, Condition] = {
     "clean": Condition("clean", _clean, False, PAPER),
     "random_background": Condition("random photograph", _random_background, True, PAPER),
-    "same_class_background": Condition("same-class place", _background_of("mate"), True, IN9),
-    "other_class_background": Condition("other-class place", _background_of("stranger"), True, IN9),
-    "own_background": Condition("cut out, own place", _own_background, False, "artefact control"),
-    "foreground_only": Condition("object on grey", _on_colour(127.0), False, IN9),
-    "background_only": Condition("object painted out", _background_only, False, IN9),
+    "same_class_background": Condition(
+        "same-class place", _place_of("mate", fill), True, f"{IN9}, Mixed-Same"
+    ),
+    "other_class_background": Condition(
+        "other-class place", _place_of("stranger", fill), True, f"{IN9}, Mixed-Rand"
+    ),
+    "same_class_tiled": Condition(
+        "same-class tiles", _place_of("mate", tile), True, f"{IN9}, Mixed-Same"
+    ),
+    "other_class_tiled": Condition(
+        "other-class tiles", _place_of("stranger", tile), True, f"{IN9}, Mixed-Rand"
+    ),
+    "own_background": Condition("cut out, own place", _on_own(fill), False, "artefact control"),
+    "blurred_background": Condition(
+        "own place, blurred", _on_own(blur), False, BLURRED
+    ),
+    "foreground_only": Condition("object on grey", _on_colour(127.0), False, f"{IN9}, Only-FG"),
+    "foreground_on_black": Condition("object on black", _on_colour(0.0), False, f"{IN9}, Only-FG"),
+    "foreground_on_mean": Condition(
+        "object on mean colour", _on_colour(*IMAGENET_MEAN), False, f"{IN9}, Only-FG"
+    ),
+    "background_only": Condition("object painted out", _background_only, False, f"{IN9}, No-FG"),
+}  # fmt: skip
+# Pairs whose difference is ImageNet-9's BG-gap: a place of the own class, one of another class.
+GAPS = {
+    "filled": ("same_class_background", "other_class_background"),
+    "tiled": ("same_class_tiled", "other_class_tiled"),
 }
 
 
@@ -140,12 +149,17 @@ def get(name: str) -> Condition:
 def choose(scenes: Scenes, rows: np.ndarray, pool: str, seed: int, draw: int) -> Choice:
     """Draw for every image of `rows`: a photograph of `pool`, a mate, a stranger (row numbers).
 
-    Only usable masks give a place; an image without a mate (or stranger) gets its own place.
+    Photographs are drawn with replacement, so a pool may be smaller than the images are many. Only
+    usable masks give a place; an image without a mate (or stranger) gets its own place.
     """
+    photographs = scenes.backgrounds_store.rows(pool)
+    if not len(photographs):
+        known = ", ".join(sorted(scenes.backgrounds_store.index["split"].unique()))
+        raise StudyError(f"no photograph in the background pool {pool!r}; there are: {known}.")
     rng = np.random.default_rng([seed, draw, 7])
     size, labels = len(scenes.store), scenes.store.labels
     chosen = Choice(*(np.full(size, -1) for _ in range(3)))
-    chosen.background[rows] = rng.choice(scenes.backgrounds_store.rows(pool), len(rows))
+    chosen.background[rows] = rng.choice(photographs, len(rows))
     usable = rows[scenes.usable[rows]]
     for row, pick in zip(rows, rng.random((len(rows), 2)), strict=True):
         same = labels[usable] == labels[row]

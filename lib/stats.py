@@ -24,6 +24,7 @@ from scipy import stats
 
 MIN_CLASSES = 5  # below, resampled classes say nothing about the spread between classes
 BLOCK = 2**22  # weights expanded at once
+FLIPPED = 1000  # sign patterns at once: fixed, so that the patterns depend on the seed alone
 Array = NDArray[np.float64]
 
 
@@ -113,8 +114,37 @@ def paired_difference(
     """
     (a, b), classes, undefined = _known([a, b], classes)
     found = mean_by_class_bootstrap(a - b, classes, draws=draws, level=level, seed=seed)
-    p = _sign_flip(_class_sums(a - b, classes), flips, seed) if found.n else np.nan
-    return Paired(found.mean, found.low, found.high, p, found.n, undefined)
+    p = sign_flips(a - b, classes, flips=flips, seed=seed) if found.n else [np.nan]
+    return Paired(found.mean, found.low, found.high, float(p[0]), found.n, undefined)
+
+
+def sign_flips(
+    differences: ArrayLike, classes: ArrayLike, *, flips: int = 9999, seed: int = 0
+) -> Array:
+    """The p-values of `paired_difference` for many contrasts of the same queries at once.
+
+    A grid of tests needs many sign patterns, since the least p-value is 1 / (flips + 1) and Holm
+    multiplies it by the number of tests; here all contrasts share the patterns.
+
+    Args:
+        differences: (N,) or (N, T) values a - b; NaN (undefined) is left out.
+        classes: (N,) class labels. flips: random sign patterns. seed: of the patterns.
+
+    Returns:
+        (T,) p-values; NaN for a contrast without a defined difference.
+    """
+    if flips < 1:
+        raise ValueError(f"flips is {flips}; give the number of sign patterns, at least 1")
+    values = np.asarray(differences, dtype=float).reshape(len(np.asarray(classes)), -1)
+    sums = np.stack([_class_sums(column, classes) for column in np.nan_to_num(values).T], axis=1)
+    least = np.abs(sums.sum(0)) - 1e-12 * np.abs(sums).sum(0)  # equal up to rounding
+    generator, reached = np.random.default_rng((seed, 1)), np.zeros(values.shape[1])
+    for start in range(0, flips, FLIPPED):
+        shape = (min(FLIPPED, flips - start), len(sums))
+        signs = generator.integers(0, 2, shape, dtype=np.int8) * 2.0 - 1
+        reached += (np.abs(signs @ sums) >= least).sum(0)
+    p = (reached + 1) / (flips + 1)
+    return np.where(np.isnan(values).all(0), np.nan, p)
 
 
 def holm(p: ArrayLike) -> Array:
@@ -222,18 +252,6 @@ def _mean_and_error(moments: Array, weights: Array) -> tuple[Array, Array]:
 
 def _class_sums(values: Array, classes: NDArray) -> Array:
     return np.bincount(np.unique(classes, return_inverse=True)[1], weights=values)
-
-
-def _sign_flip(sums: Array, flips: int, seed: int) -> float:
-    """Share of sign patterns whose total is at least as far from 0 as the observed one."""
-    if flips < 1:
-        raise ValueError(f"flips is {flips}; give the number of sign patterns, at least 1")
-    generator = np.random.default_rng((seed, 1))
-    reached, least = 0, abs(sums.sum()) - 1e-12 * np.abs(sums).sum()  # equal up to rounding
-    for size in _blocks(flips, len(sums)):
-        signs = generator.integers(0, 2, (size, len(sums)), dtype=np.int8) * 2.0 - 1
-        reached += int((np.abs(signs @ sums) >= least).sum())
-    return (reached + 1) / (flips + 1)
 
 
 @lru_cache(maxsize=4)

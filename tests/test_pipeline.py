@@ -31,7 +31,7 @@ TINY = {
         "conditions": ["clean", "random_background", "same_class_background",
                        "other_class_background", "own_background", "foreground_only",
                        "background_only"],
-        "draws": 2, "draws_control": 1,
+        "draws": 2, "draws_control": 1, "mask_variants": ["eroded"],
     },
     "attention": {"images": 6, "copies": 2, "noise": 0.15, "seed": 0},
 }  # fmt: skip
@@ -134,6 +134,17 @@ def test_effects_are_paired_differences(clone: Clone) -> None:
         assert row.value == pytest.approx(level["random_background"] - level["clean"], abs=2e-6)
         assert row.low <= row.value <= row.high and 0 < row.p <= row.p_holm <= 1
     assert len(one) == 5
+
+
+def test_masks_made_worse_and_classes_are_reported(clone: Clone) -> None:
+    masks = pd.read_csv(clone.reports / "mask_sensitivity.csv")
+    assert list(masks["masks"].unique()) == ["true", "true+eroded"]
+    assert masks["loss"].nunique() == 1 and masks["usable"].between(0, 1).all()
+    classes = pd.read_csv(clone.reports / "classes.csv")
+    assert len(classes) == 5 * 6 and classes["uniformity"].between(0, 1).all()
+    intervals = pd.read_csv(clone.reports / "intervals.csv")
+    assert set(intervals["covers"]) == {"classes", "draws", "seeds"}
+    assert intervals[intervals["covers"] == "seeds"]["low"].isna().all()  # one seed
 
 
 def test_attention_training_and_masks_are_complete(clone: Clone) -> None:

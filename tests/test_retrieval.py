@@ -104,6 +104,33 @@ def test_agrees_with_the_library_on_a_separate_gallery():
         assert float(found[name].nanmean()) == pytest.approx(expected[theirs], abs=1e-6)
 
 
+def test_where_no_query_has_anything_to_find_all_is_undefined():
+    found = evaluate(unit(5, 4), torch.arange(5))
+    assert all(found[name].isnan().all() for name in METRICS) and found["r"].eq(0).all()
+
+
+def adversarial():
+    """Embeddings and labels that a search is easily wrong on, by name."""
+    random, number = unit(90, 8, seed=3), torch.arange(90)
+    twins = F.normalize(random[:45].repeat(2, 1) + 1e-3 * unit(90, 8, seed=4), dim=1)
+    return {
+        "all of one class": (random, number * 0),
+        "one pair, else single": (random, (number - 1).clamp(min=0)),
+        "one large class": (random, (number - 70).clamp(min=0)),
+        "nearest always wrong": (twins, number % 9 + 9 * (number // 45)),
+        "far labels": (random, number % 3 * 10**12 - 7),
+        "one direction apart": (at_angles(*(number**1.37 / 6).tolist()).float(), number // 7),
+    }
+
+
+@pytest.mark.parametrize("name", adversarial())
+def test_agrees_with_the_library_on_adversarial_cases(name):
+    embeddings, labels = adversarial()[name]
+    found, expected = evaluate(embeddings, labels), library(embeddings, labels)
+    for metric, theirs in LIBRARY.items():
+        assert float(found[metric].nanmean()) == pytest.approx(expected[theirs], abs=1e-6)
+
+
 @pytest.mark.parametrize("chunk", [1, 7, None])
 def test_agrees_with_a_loop_with_ties_and_excluded_photographs(chunk):
     # Coordinates +-1/2: similarities are -1, -1/2, 0, 1/2 or 1, so most neighbours tie.
@@ -138,39 +165,85 @@ def test_an_excluded_photograph_of_another_label_still_leaves_r_alone():
     assert found["r"].item() == 2 and found["map_at_r"].item() == 1
 
 
+def drafts_of(gallery, types):
+    made = [retrieval._coarse(gallery, dtype) for dtype in types]
+    return tuple(retrieval._Draft(coarse, lost.max()) for coarse, lost in made)
+
+
+DRAFTS = {
+    "bf16": (torch.bfloat16,),
+    "f32": (torch.float32,),
+    "both": (torch.bfloat16, torch.float32),
+}
+
+
+@pytest.mark.parametrize("kind", DRAFTS)
 @pytest.mark.parametrize("copies", [1, 3, 40])
-def test_the_rough_list_of_a_large_gallery_changes_nothing(monkeypatch, copies):
-    # 40 copies of every embedding: ties run past the end of the rough list; 3: inside it.
-    distinct = 2700 // copies
+def test_the_short_list_of_a_large_gallery_changes_nothing(monkeypatch, copies, kind):
+    # 40 copies of every embedding: ties run past the end of the short list; 3: inside it.
+    distinct = 6000 // copies
     gallery = unit(distinct, 16, seed=9).repeat(copies, 1)
-    labels = torch.arange(distinct).repeat(copies) % (distinct // 2)
     pick = torch.arange(0, len(gallery), 31)
-    exact, excluded = retrieval._check_search(gallery[pick], gallery, pick)[:2], pick
-    searched = []
-    search = retrieval._search
+    exact = retrieval._check_search(gallery[pick], gallery, pick)[:2]
+    drafts = drafts_of(exact[1], DRAFTS[kind])
+    searched, search = [], retrieval._search
     monkeypatch.setattr(
         retrieval, "_search", lambda q, *a: searched.append(len(q)) or search(q, *a)
     )
-    values, indices = retrieval._nearest(*exact, excluded, 5)
-    assert (sum(searched) == len(pick)) if copies == 40 else (sum(searched) < len(pick) / 10)
-    expected = search(*exact, excluded, 5)
-    assert torch.equal(values, expected[0]) and torch.equal(indices, expected[1])
-    assert labels[indices].shape == (len(pick), 5)
+    found = retrieval._nearest(*exact, pick, 5, drafts)
+    if copies == 40:
+        assert sum(searched) == len(pick)
+    elif kind != "bf16":
+        assert sum(searched) < len(pick) / 10
+    expected = search(*exact, pick, 5)
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
-def test_a_coarser_float32_product_is_noticed(monkeypatch):
-    gallery = unit(2000, 16, seed=10)
+def test_bfloat16_alone_proves_most_rows_of_spread_out_embeddings():
+    exact, every = retrieval._check_embeddings(unit(3000, 64, seed=12), "x"), torch.arange(3000)
+    (draft,) = drafts_of(exact, (torch.bfloat16,))
+    values, indices, sure = retrieval._from_list(draft, exact, exact, every, 3)
+    expected = retrieval._search(exact, exact, every, 3)
+    assert sure.float().mean() > 0.9
+    assert torch.equal(indices[sure], expected[1][sure])
+    assert torch.equal(values[sure], expected[0][sure])
+
+
+@pytest.mark.parametrize("columns", [640, 671])
+def test_the_list_holds_the_greatest_also_where_no_block_is_full(columns):
+    rough = torch.randperm(7 * columns, generator=torch.Generator().manual_seed(0)).float()
+    rough = rough.view(7, columns)
+    rough[0, -1], rough[1, :9] = 1e6, 1e5  # in the last column; many of one value
+    values, indices = retrieval._list(rough, 10)
+    assert torch.equal(values, rough.topk(10, dim=1)[0].double())
+    assert torch.equal(rough.gather(1, indices).double(), values)
+    assert all(len(set(row)) == 10 for row in indices.tolist())
+
+
+def test_drafts_that_prove_little_are_not_used(monkeypatch):
+    monkeypatch.setattr(retrieval, "_draft_types", lambda: (torch.bfloat16, torch.float32))
+    spread, every = unit(6000, 64, seed=13), torch.arange(6000)
+    close = F.normalize(torch.ones(64) + 2 * spread, dim=1)
+    for embeddings, kept in ((spread, [torch.bfloat16, torch.float32]), (close, [torch.float32])):
+        exact = retrieval._check_embeddings(embeddings, "x")
+        drafts = retrieval._drafts(exact, exact, every, 5)
+        assert [draft.gallery.dtype for draft in drafts] == kept
+    assert retrieval._drafts(exact, exact, every, 500) == ()
+
+
+def test_a_product_coarser_than_promised_is_noticed(monkeypatch):
+    gallery = unit(6000, 16, seed=10)
     pick = torch.arange(20)
     exact = retrieval._check_search(gallery[:20], gallery, pick)[:2]
     expected = retrieval._search(*exact, pick, 5)
-    true = retrieval._similarity
+    drafts, true = drafts_of(exact[1], (torch.float32,)), retrieval._similarity
 
     def coarse(queries, others, exclude):
         found = true(queries, others, exclude)
         return found.bfloat16().float() if queries.dtype == torch.float32 else found
 
     monkeypatch.setattr(retrieval, "_similarity", coarse)
-    values, indices = retrieval._nearest(*exact, pick, 5)
+    values, indices = retrieval._nearest(*exact, pick, 5, drafts)
     assert torch.equal(values, expected[0]) and torch.equal(indices, expected[1])
 
 

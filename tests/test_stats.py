@@ -58,6 +58,35 @@ def test_coverage_of_the_nominal_95_percent(n_classes):
     assert 0.93 <= hits / repetitions <= 0.97
 
 
+@pytest.mark.parametrize("n", [3, 5])
+def test_coverage_of_intervals_over_draws_and_over_seeds(n):
+    values = np.random.default_rng(n).normal(0.3, 0.02, (4000, n))
+    found = [over_draws(row) for row in values]
+    assert 0.94 <= np.mean([one.low <= 0.3 <= one.high for one in found]) <= 0.96
+
+
+def test_coverage_of_paired_differences():
+    generator, hits = np.random.default_rng(21), 0
+    for _ in range(400):
+        clean, classes = sample(generator, 40)
+        effect = generator.exponential(0.1, 40)[classes]  # a class loses more or less, mean 0.1
+        found = paired_difference(clean - effect, clean, classes, draws=999, flips=1)
+        hits += found.low <= -0.1 <= found.high
+    assert 0.92 <= hits / 400 <= 0.98
+
+
+def test_many_contrasts_share_their_sign_patterns():
+    generator = np.random.default_rng(22)
+    classes = np.repeat(np.arange(9), [1, 5, 2, 7, 3, 3, 9, 4, 6])[::-1]
+    moved = generator.normal(0.1, 1, (40, 5))
+    moved[3, 2] = np.nan
+    moved[:, 4] = np.nan
+    together = stats.sign_flips(moved, classes, flips=2500, seed=4)
+    zero = np.zeros(40)
+    alone = [paired_difference(column, zero, classes, flips=2500, seed=4).p for column in moved.T]
+    assert together[:4].tolist() == alone[:4] and np.isnan([together[4], alone[4]]).all()
+
+
 def test_classes_not_queries_carry_the_uncertainty():
     generator = np.random.default_rng(4)
     means = generator.random(20)
