@@ -7,7 +7,7 @@ Every variant runs in a process of its own (so that peak memory is its own), aft
 a shared machine read the column "a CPU second": other people's load hardly moves it, and with
 `--threads 1` it does not count threads that wait for each other. Goals: at least 2 times the
 loop's images a second on a CPU, 20 times on a GPU; there also the noise, which the CPU draws, must
-keep up (`--threads` draw it ahead), so give it `--images 200 --side 227 --trunk bn_inception`.
+keep up (all cores draw it ahead), so give it `--images 200 --side 227 --trunk bn_inception`.
 `--small` only shows that everything runs.
 """
 
