@@ -5,7 +5,11 @@ An image's map depends on the image, the model and the image's own seed; not on 
 """
 
 import copy
+import difflib
+import os
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -14,12 +18,15 @@ from captum.attr import IntegratedGradients, Occlusion
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from lib.errors import StudyError
+
 
 @dataclass(frozen=True)
 class Target:
     """The number to explain: `value(embeddings (N, D), reference (N, D)) -> (N,)`."""
 
     label: str
+    short: str  # for tables and figures
     value: Callable[[Tensor, Tensor], Tensor]
     black: bool = False  # the reference is the black image's embedding; else the caller gives it
 
@@ -35,10 +42,14 @@ def _similarity(embeddings: Tensor, reference: Tensor) -> Tensor:
 # The authors take "the distance" of the loss: Euclidean for contrastive and triplet, the inner
 # product for the other three. Both are here; one target for all losses keeps models comparable.
 TARGETS: dict[str, Target] = {
-    "distance_to_black": Target("Euclidean distance to a black image", _distance, True),
-    "similarity_to_black": Target("similarity to a black image", _similarity, True),
-    "similarity_to_nearest": Target("similarity to the nearest gallery image", _similarity),
-    "similarity_to_class_mean": Target("similarity to the class mean", _similarity),
+    "distance_to_black": Target("Euclidean distance to a black image", "black", _distance, True),
+    "similarity_to_black": Target(
+        "similarity to a black image", "black (cosine)", _similarity, True
+    ),
+    "similarity_to_nearest": Target(
+        "similarity to the nearest gallery image", "nearest", _similarity
+    ),
+    "similarity_to_class_mean": Target("similarity to the class mean", "class mean", _similarity),
 }
 
 
@@ -175,6 +186,49 @@ METHODS: dict[str, Method] = {
 }
 
 
+@dataclass(frozen=True)
+class Explanation:
+    """A method and the number that it explains; `str()` is how params.yaml names it."""
+
+    method: str = "smoothgrad"
+    target: str = "distance_to_black"
+
+    @classmethod
+    def parse(cls, text: str) -> "Explanation":
+        """`grad_cam/similarity_to_nearest`; without a target: the distance to black.
+
+        Raises:
+            StudyError: a method or target that is in neither table.
+        """
+        method, _, target = text.partition("/")
+        found = cls(method, target or cls.target)
+        for name, table in ((method, METHODS), (found.target, TARGETS)):
+            if name not in table:
+                near = difflib.get_close_matches(name, table, n=1, cutoff=0.0)[0]
+                raise StudyError(
+                    f"{text!r} is no explanation: there is no {name!r}; the closest is "
+                    f"{near!r}, all are: {', '.join(table)}. Write method/target."
+                )
+        return found
+
+    def __str__(self) -> str:
+        """The form that `parse` reads."""
+        return f"{self.method}/{self.target}"
+
+    @property
+    def label(self) -> str:
+        """For tables and figures."""
+        return f"{METHODS[self.method].label}, {TARGETS[self.target].short}"
+
+    def needs(self, settings: dict[str, Any]) -> dict[str, Any]:
+        """The `settings` that matter to the method: only SmoothGrad makes noisy copies."""
+        noisy = self.method == "smoothgrad"
+        return {k: v for k, v in settings.items() if noisy or k not in ("copies", "noise")}
+
+
+PAPER = Explanation()
+
+
 def attribute(
     method: str,
     embed: nn.Module,
@@ -254,7 +308,8 @@ def _noisy(task: Task) -> Iterator[tuple[Tensor, Tensor]]:
     images, copies, batch = task.images, task.settings.copies, task.settings.batch
     spread = images.amax(dim=(1, 2, 3)) - images.amin(dim=(1, 2, 3))
     deviation = (task.settings.noise * spread).view(-1, 1, 1, 1)
-    noise = (draw for seed in task.seeds for draw in _draws(seed, copies, images.shape[1:]))
+    threads = 0 if images.device.type == "cpu" else os.cpu_count()
+    noise = _noise(task.seeds, copies, images.shape[1:], threads)
     for owner in torch.arange(len(images)).repeat_interleave(copies).split(batch):
         drawn = torch.stack([next(noise) for _ in owner]).to(images)
         yield images[owner] + deviation[owner] * drawn, owner
@@ -265,6 +320,26 @@ def _draws(seed: int, copies: int, shape: torch.Size) -> Iterator[Tensor]:
     generator = torch.Generator().manual_seed(seed)
     for _ in range(copies):
         yield torch.randn(shape, generator=generator)
+
+
+def _noise(seeds: list[int], copies: int, shape: torch.Size, threads: int = 0) -> Iterator[Tensor]:
+    """The copies' noise of all images in order.
+
+    With `threads` whole images are drawn ahead of time: the same numbers, so that a GPU does not
+    wait for the CPU's generator. A CPU that also runs the network gains nothing (0).
+    """
+    if not threads:
+        for seed in seeds:
+            yield from _draws(seed, copies, shape)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        waiting: deque = deque()
+        for seed in seeds:
+            waiting.append(pool.submit(lambda s: list(_draws(s, copies, shape)), seed))
+            if len(waiting) > threads:  # no more than this many images' noise in memory
+                yield from waiting.popleft().result()
+        while waiting:
+            yield from waiting.popleft().result()
 
 
 def _record_features(embed: nn.Module) -> list[Tensor]:

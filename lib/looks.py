@@ -2,16 +2,16 @@
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lib import attend, attention, controls, evaluate, paths, stats
+from lib import attend, attention, controls, evaluate, paths
 from lib.compare import label_of
 from lib.figures import COLOURS, LABELS, MARKERS, headline, plt
 from lib.scenes import Scenes
 
 PUBLISHED = paths.FACTS / "published_attention.csv"
 SCORE = "attention_score"
-CONTROLS = ("uniform", "centred_gaussian", "sobel", "true_mask")
 
 
 def published(dataset: str) -> pd.DataFrame:
@@ -25,70 +25,113 @@ def table_two(table: pd.DataFrame, dataset: str) -> pd.DataFrame:
     """Ours beside the paper's: attention score per model."""
     ours = table[(table["metric"] == SCORE) & (table["method"] == "smoothgrad")]
     both = ours.merge(published(dataset), on=["loss", "arm"], how="left").set_index(evaluate.MODEL)
-    columns = {"value": "score ↑", "low": "95 % low", "high": "95 % high"}
-    columns |= {"std_over_images": "std over images", "mean": "paper ↑", "std": "paper: std"}
+    columns = {"value": "score ↑", "low": "low", "high": "high", "std_over_images": "std"}
+    columns |= {"mean": "paper ↑", "std": "its std", "difference": "difference"}
+    both["difference"] = both["value"] - both["mean"]
     return both[list(columns)].rename(columns=columns)
 
 
-def score_figure(per_image: pd.DataFrame, table: pd.DataFrame, title: str) -> Figure:
-    """Scores of all images as dots, mean with its interval, one column a model."""
+def score_figure(
+    per_image: pd.DataFrame, table: pd.DataFrame, effects: pd.DataFrame, dataset: str, title: str
+) -> Figure:
+    """Left: every image's score, one line a model. Right: the paired gain of each loss.
+
+    Dots are images (or the published gain, a diamond); bars 95 % intervals over classes.
+    """
     part = per_image[(per_image["metric"] == SCORE) & per_image["defined"]]
-    mean = table[table["metric"] == SCORE].set_index(evaluate.MODEL)
-    figure, axis = plt.subplots(figsize=(9, 3.8))
-    rng = np.random.default_rng(0)
-    for at, (model, dots) in enumerate(part.groupby(evaluate.MODEL, sort=False)):
-        spread = at + rng.uniform(-0.28, 0.28, len(dots))
-        axis.scatter(spread, dots["value"], s=12, color=COLOURS[model[1]], alpha=0.35, lw=0)
-        row = mean.loc[model]
-        error = [[row["value"] - row["low"]], [row["high"] - row["value"]]]
-        axis.errorbar(
-            at, row["value"], error, color="black", marker=MARKERS[model[1]], ms=6, capsize=4
-        )
-    models = list(part.groupby(evaluate.MODEL, sort=False).groups)
-    names = [f"{label_of(loss)}\n{LABELS[arm]} {seed}" for loss, arm, seed in models]
-    names = [
-        LABELS[arm] if arm == "untrained" else name
-        for name, (_, arm, _) in zip(names, models, strict=True)
-    ]
-    axis.set_xticks(range(len(models)), names, rotation=45, ha="right", fontsize=8)
-    axis.axhline(0, color="black", lw=1)
-    axis.set_ylabel("attention score ↑ (0: uniform)")
+    models = [*part.groupby(evaluate.MODEL, sort=False)]
+    figure, axes = plt.subplots(
+        1, 2, figsize=(9, 0.36 * len(models) + 1.8), sharey=True, width_ratios=[2, 1]
+    )
+    _distributions(axes[0], models, table[table["metric"] == SCORE].set_index(evaluate.MODEL))
+    places = {model: place for place, (model, _) in enumerate(models)}
+    _gains(axes[1], effects[effects["metric"] == SCORE], places, dataset)
     n = part.groupby(evaluate.MODEL).size().max()
     headline(figure, title, f"n = {n} images a model; bars: 95 % over classes")
     return figure
 
 
-def control_scores(scenes: Scenes, rows: np.ndarray, size: int) -> pd.DataFrame:
-    """Mean attention score of maps that know no model, interval over classes."""
-    images, masks = attend.pictures(scenes, rows, size)
-    labels, out = scenes.store.labels[rows], []
-    for name in CONTROLS:
-        maps = controls.control_maps(name, images.cpu(), masks)
-        found = attention.attention_score(attention.scale_map(maps), masks)
-        value = stats.mean_by_class_bootstrap(
-            found.score[found.defined].numpy(), labels[found.defined.numpy()]
+def _distributions(axis: Axes, models: list, mean: pd.DataFrame) -> None:
+    rng = np.random.default_rng(0)  # only spreads the dots
+    for at, (model, dots) in enumerate(models):
+        spread = at + rng.uniform(-0.3, 0.3, len(dots))
+        axis.scatter(dots["value"], spread, s=10, color=COLOURS[model[1]], alpha=0.35, lw=0)
+        row = mean.loc[model]
+        error = [[row["value"] - row["low"]], [row["high"] - row["value"]]]
+        axis.errorbar(
+            row["value"], at, xerr=error, color="black", marker=MARKERS[model[1]], ms=5, capsize=3
         )
-        out.append([name, value.mean, value.low, value.high, value.n])
-    return pd.DataFrame(out, columns=["control", "value", "low", "high", "n"])
+    axis.set_yticks(range(len(models)), [model_label(*model) for model, _ in models], fontsize=9)
+    axis.invert_yaxis()
+    axis.axvline(0, color="black", lw=1)
+    axis.set_xlabel("attention score ↑ (0: uniform map)")
+
+
+def _gains(axis: Axes, effects: pd.DataFrame, places: dict, dataset: str) -> None:
+    theirs = published(dataset).pivot(index="loss", columns="arm", values="mean")
+    for row in effects.itertuples():
+        at = places[row.loss, "bgaugment", row.seed]
+        error = [[row.value - row.low], [row.high - row.value]]
+        axis.errorbar(row.value, at, xerr=error, color=COLOURS["bgaugment"], marker="s", capsize=3)
+        if row.loss in theirs.index:
+            gain = theirs.loc[row.loss, "bgaugment"] - theirs.loc[row.loss, "base"]
+            axis.plot(gain, at, "d", color="black", mfc="white")
+    axis.axvline(0, color="black", lw=1)
+    axis.set_xlabel("BGAugment − base ↑" + ("\n◇ published" if len(theirs) else ""))
+
+
+def model_label(loss: str, arm: str, seed: int) -> str:
+    """A model in one line."""
+    return LABELS[arm] if arm == "untrained" else f"{label_of(loss)}, {LABELS[arm]} {seed}"
+
+
+def measures(per_image: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
+    """All measures on the same maps: what they are, chance, and the mean of each arm."""
+    arms = table.groupby(["metric", "arm"], sort=False)["value"].mean().unstack()
+    defined = per_image[per_image["defined"]]
+    facts = {
+        measure.label: {
+            "chance": defined[defined["metric"] == name]["chance"].mean(),
+            **{f"{arm} ↑": arms.loc[name, arm] for arm in ("untrained", "base", "bgaugment")},
+            "range": f"{measure.low:g} to {measure.high:g}".replace("-inf", "below 0"),
+            "left out": f"{1 - per_image[per_image['metric'] == name]['defined'].mean():.1%}",
+        }
+        for name, measure in attention.SCORES.items()
+    }
+    return pd.DataFrame.from_dict(facts, orient="index")
 
 
 def control_finding(models: pd.Series, scores: pd.DataFrame) -> str:
-    """How the arms stand against the best control that knows no model."""
-    blind = scores[~scores["control"].isin(["true_mask", "uniform"])].sort_values("value").iloc[-1]
+    """How the arms stand against the best map that knows no network, and against random weights."""
+    known = scores.set_index("control")["value"]
+    blind = known[["centred_gaussian", "sobel"]]
     words = ", ".join(f"{LABELS[arm]} {value:.2f}" for arm, value in models.items())
-    name = blind["control"].replace("_", " ")
-    return f"Attention score: {words}; a {name} map that sees no network gets {blind['value']:.2f}"
+    name = controls.CONTROLS[blind.idxmax()].label
+    return (
+        f"Attention score: {words}; a {name} map that sees no network gets {blind.max():.2f}, "
+        f"random weights {known['random_weights']:.2f}"
+    )
 
 
 def control_figure(models: pd.Series, scores: pd.DataFrame, title: str) -> Figure:
     """Bars: mean score per arm, and of every control."""
     figure, axis = plt.subplots(figsize=(7.5, 3))
-    names = [LABELS[arm] for arm in models.index] + [n.replace("_", " ") for n in scores["control"]]
+    scores = scores.sort_values(
+        "control", key=lambda names: names != "random_weights", kind="stable"
+    )
+    names = [LABELS[arm] for arm in models.index] + [
+        f"{controls.CONTROLS[name].label} (n = {n})"
+        for name, n in zip(scores["control"], scores["n"], strict=True)
+    ]
     values = [*models, *scores["value"]]
+    errors = np.array([scores["value"] - scores["low"], scores["high"] - scores["value"]])
     colours = [COLOURS[arm] for arm in models.index] + ["#bbbbbb"] * len(scores)
     axis.barh(names, values, color=colours)
-    for at, value in enumerate(values):
-        axis.text(max(value, 0) + 0.01, at, f"{value:.2f}", va="center", fontsize=9)
+    at = np.arange(len(models), len(values))
+    axis.errorbar(scores["value"], at, xerr=errors, fmt="none", color="black", capsize=3)
+    ends = [*models, *scores["high"].fillna(scores["value"])]
+    for at, (value, end) in enumerate(zip(values, ends, strict=True)):
+        axis.text(max(end, 0) + 0.015, at, f"{value:.2f}", va="center", fontsize=9)
     axis.invert_yaxis()
     axis.set_xlabel("mean attention score ↑ (0: uniform map, 1: all on the object)")
     headline(figure, title)
@@ -116,9 +159,7 @@ def examples(
         if m.loss == loss and m.seed == part["seed"].min()
     }
     maps = {
-        arm: attention.scale_map(
-            attend.maps_of(study, model, scenes, rows, "smoothgrad", seed, **settings)
-        )
+        arm: attention.scale_map(attend.maps_of(study, model, scenes, rows, seed, **settings))
         for arm, model in models.items()
     }
     found = []
@@ -154,18 +195,3 @@ def example_figure(found: list[dict], title: str) -> Figure:
             axis.grid(False)
     headline(figure, title)
     return figure
-
-
-def link_to_drop(per_image: pd.DataFrame, queries: pd.DataFrame) -> pd.DataFrame:
-    """Spearman correlation over images between attention score and change of average precision."""
-    mean = evaluate.over_draws(queries[queries["sides"] == "both"])
-    wide = mean.pivot_table(index=[*evaluate.MODEL, "row"], columns="condition", values="map_at_r")
-    change = (wide["random_background"] - wide["clean"]).rename("change").reset_index()
-    part = per_image[(per_image["metric"] == SCORE) & per_image["defined"]]
-    both, out = part.merge(change, on=[*evaluate.MODEL, "row"]), []
-    for model, pair in both.groupby(evaluate.MODEL, sort=False):
-        found = stats.correlation(
-            pair["value"].to_numpy(), pair["change"].to_numpy(), pair["label"].to_numpy()
-        )
-        out.append([*model, found.mean, found.low, found.high, len(pair)])
-    return pd.DataFrame(out, columns=[*evaluate.MODEL, "value", "low", "high", "n"])

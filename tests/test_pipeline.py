@@ -33,7 +33,8 @@ TINY = {
                        "background_only"],
         "draws": 2, "draws_control": 1, "mask_variants": ["eroded"],
     },
-    "attention": {"images": 6, "copies": 2, "noise": 0.15, "seed": 0},
+    "attention": {"images": 6, "copies": 2, "noise": 0.15, "seed": 0, "images_methods": 6,
+                  "images_checks": 6, "copies_levels": [1, 2], "noise_levels": [0.15, 0.3]},
 }  # fmt: skip
 
 
@@ -153,7 +154,19 @@ def test_attention_training_and_masks_are_complete(clone: Clone) -> None:
     assert len(score) == 5 and (score["n"] == 6).all() and (score["value"] < 1).all()
     controls = pd.read_csv(clone.reports / "attention_controls.csv").set_index("control")["value"]
     assert controls["uniform"] == pytest.approx(0, abs=1e-6)
-    assert controls["true_mask"] > 0.9
+    assert controls["true_mask"] > 0.9 and abs(controls["random_weights"]) < 1
+    methods = pd.read_csv(clone.reports / "attention_methods.csv")
+    arms = {"random", "untrained", "base", "bgaugment", "base-random", "bgaugment-base"}
+    assert set(methods["arm"]) == arms and methods.groupby(["method", "target"]).ngroups == 8
+    cascade = pd.read_csv(clone.reports / "attention_cascade.csv")
+    start = cascade[(cascade["share"] == 0) & (cascade["metric"] == "rank_correlation")]
+    assert start["value"].dropna().to_numpy() == pytest.approx(1)
+    stability = pd.read_csv(clone.reports / "attention_stability.csv")
+    assert set(stability["level"]) == {1, 2, 0.15, 0.3}
+    areas = pd.read_csv(clone.reports / "faithfulness.csv")
+    assert areas["map"].nunique() == 8 + 3 + 2
+    link = pd.read_csv(clone.reports / "attention_link.csv")
+    assert (link[link["over"] == "models"]["n"] <= 4).all()
     training = pd.read_csv(clone.reports / "training.csv")
     assert len(training) == len(LOSSES) * 2 * 2 * 2  # arms, epochs 0 and 1, conditions
     masks = pd.read_csv(clone.reports / "masks.csv")
