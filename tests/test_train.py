@@ -30,7 +30,7 @@ class Tiny(nn.Module):
 
 @pytest.fixture
 def recipe(monkeypatch: pytest.MonkeyPatch) -> train.Recipe:
-    entry = trunks.Trunk(lambda pretrained: Tiny(), trunks.LITE, "", "")
+    entry = trunks.Trunk(lambda pretrained: Tiny(), "", trunks.LITE, 8, "")
     monkeypatch.setitem(trunks.TRUNKS, "tiny", entry)
     return train.Recipe(
         dataset="cub200", loss="triplet", arm="base", p=0.0, seed=0, trunk="tiny", embedding=4,
@@ -60,7 +60,7 @@ def test_every_loss_learns_to_tell_classes_apart(study: str, recipe, name: str, 
     made = replace(recipe, loss=name, iterations=25, epochs=1)
     run = train.Run(made, Scenes(study, "drawn"))
     fixed = np.arange(12)  # always the same images in the same crops: the loss must fall
-    values = [run.step(fixed, number=0) for _ in range(25)]
+    values = [float(run.step(fixed, number=0)) for _ in range(25)]
     assert values[-1] < values[0]
     assert min(values[:3]) > 0
 
@@ -150,12 +150,26 @@ def test_bgaugment_is_chosen_on_replaced_backgrounds() -> None:
     assert train.selection("bgaugment") == "random_background"
 
 
-def test_a_loss_that_is_no_number_stops_with_its_step(study, recipe) -> None:
-    run = train.Run(replace(recipe, arm="bgaugment", p=1.0), Scenes(study, "drawn"))
-    with torch.no_grad():
-        run.model.head.weight.fill_(float("nan"))
-    with pytest.raises(StudyError, match="became nan at step 7.*lr_trunk 0.001"):
-        run.step(np.arange(8), 7)
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_loss_that_is_no_number_stops_with_step_images_and_rates(
+    study, recipe, value: float, monkeypatch
+) -> None:
+    run, step = train.Run(replace(recipe, arm="bgaugment", p=1.0), Scenes(study, "drawn")), []
+    kept = train.Run.step
+
+    def breaks(self: train.Run, positions: np.ndarray, number: int) -> torch.Tensor:
+        loss = kept(self, positions, number)
+        return loss * value if number in (4, 5) else loss
+
+    monkeypatch.setattr(train.Run, "step", breaks)
+    run.train_epoch(1)  # steps 0 to 2
+    with pytest.raises(StudyError) as caught:
+        run.train_epoch(2)
+    step = run.rows[train.epoch_rows(run.labels, run.recipe, 2)[1]]
+    text = str(caught.value)
+    assert f"became {value} at step 4 (epoch 2" in text
+    assert f"this batch: {step.tolist()}" in text and len(step) == 8
+    assert "lr_trunk 0.001, lr_head 0.01, lr_loss 0.01" in text
 
 
 def test_train_study_writes_what_the_next_notebook_reads(study, recipe, tmp_path) -> None:
