@@ -7,7 +7,8 @@ and both arms of a seed see the same images in the same crops.
 
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -32,6 +33,9 @@ OPTIMISERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adamw": partial(torch.optim.AdamW, fused=True),
     "rmsprop": partial(torch.optim.RMSprop, momentum=0.9, foreach=True),  # torch has no fused one
 }
+# The CPU's sums of gradients depend on how many threads share them (forward passes do not): with
+# one number everywhere a seed gives the same weights, whatever the number of cores.
+THREADS = 2
 VERSION = 1  # raise when the arithmetic of training changes: older checkpoints are then ignored
 
 
@@ -63,6 +67,17 @@ class Recipe:
 def device() -> torch.device:
     """The GPU if there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@contextmanager
+def fixed_threads() -> Iterator[None]:
+    """Let torch use THREADS threads on the CPU, however many it was given."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(THREADS)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def check(recipe: Recipe) -> Recipe:
@@ -171,7 +186,8 @@ class Run:
         self.model.train()
         first = (epoch - 1) * self.recipe.iterations
         batches = epoch_rows(self.labels, self.recipe, epoch)
-        values = [self.step(batch, first + i) for i, batch in enumerate(batches)]
+        with fixed_threads():
+            values = [self.step(batch, first + i) for i, batch in enumerate(batches)]
         values = torch.stack(values).double().cpu().numpy()
         bad = np.flatnonzero(~np.isfinite(values))
         if len(bad):
@@ -189,18 +205,13 @@ class Run:
 
     def validate(self) -> dict[str, float]:
         """Validation MAP@R on clean images and on replaced backgrounds (validation pool)."""
-        rows = self.scenes.store.rows("validation")
-        labels = torch.as_tensor(self.scenes.store.labels[rows])
-        scores = {}
+        recipe, found = self.recipe, {}
         for condition in ("clean", "random_background"):
-            vectors = shifts.embed(
-                self.model, self.scenes, rows, condition, draw=0, seed=self.recipe.seed,
-                size=self.recipe.image_size, precision=self.recipe.precision, pool="validation",
-                batch=32 if self.device.type == "cpu" else 256,
-            )  # fmt: skip
-            found = retrieval.evaluate(vectors, labels)["map_at_r"]
-            scores[condition] = float(found.nanmean())
-        return scores
+            scores = validation(
+                self.model, self.scenes, condition, recipe.seed, recipe.image_size, recipe.precision
+            )
+            found[condition] = float(scores.nanmean())
+        return found
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint holds."""
@@ -220,6 +231,18 @@ class Run:
         self.optimiser.load_state_dict(state["optimiser"])
         self.epoch, self.history = state["epoch"], state["history"]
         self.best = tuple(state["best"])
+
+
+def validation(
+    model: Embedder, scenes: Scenes, condition: str, seed: int, size: int, precision: str
+) -> Tensor:
+    """MAP@R of every validation image (N,) as a query among the others, backgrounds by `seed`."""
+    rows = scenes.store.rows("validation")
+    vectors = shifts.embed(
+        model, scenes, rows, condition, draw=0, seed=seed, size=size, precision=precision,
+        pool="validation", batch=32 if device().type == "cpu" else 256,
+    )  # fmt: skip
+    return retrieval.evaluate(vectors, torch.as_tensor(scenes.store.labels[rows]))["map_at_r"]
 
 
 def autocast(where: torch.device, precision: str) -> torch.autocast:
@@ -258,19 +281,19 @@ def _note_time(folder: Path, run: Run, training: float, validation: float) -> No
     write_json(file, noted)
 
 
-def speed(folder: Path, recipe: Recipe) -> str:
-    """How fast a model was trained, in words; empty if its times are not known."""
+def speed(folder: Path, recipe: Recipe) -> list[str]:
+    """How fast a model was trained, in words; nothing if its times are not known."""
     file = folder / "seconds.json"
     if not file.exists():
-        return ""
+        return []
     table = pd.DataFrame(read_json(file)).T
     images = len(table) * recipe.iterations * recipe.batch
     spent = table.sum()
-    return (
+    return [
         f"  {recipe.loss} {recipe.arm} seed {recipe.seed}: {images:,} training images in "
         f"{spent['training']:.0f} s ({images / spent['training']:.1f} images/s), "
         f"{spent['validation']:.0f} s of validation"
-    )
+    ]
 
 
 def folder_of(recipe: Recipe, scenes: Scenes, scratch: Path) -> Path:
@@ -338,7 +361,8 @@ def train_study(
             share = p if arm == "bgaugment" else 0.0
             made = Recipe(loss=loss, arm=arm, seed=seed, p=share, **recipe)
             weights, history = fit(made, scenes, where.scratch)
-            say(speed(weights.parent, made))
+            for line in speed(weights.parent, made):
+                say(line)
             name = f"{arm}-{seed}.safetensors"
             with atomic(folder / name) as temporary:
                 shutil.copyfile(weights, temporary)
