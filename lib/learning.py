@@ -95,7 +95,7 @@ def verdict(low: float, best: int, last: int, patience: int) -> tuple[bool, str]
         patience: epochs without a better score that ended the training.
     """
     after = last - best
-    if low <= 0:
+    if not low > 0:  # too few classes have no interval: NaN
         return False, "did not rise clearly above the untrained trunk"
     if after == 0:
         return False, f"still rising at the last epoch, {last}: cut by the budget"
@@ -134,10 +134,9 @@ def sentences(table: pd.DataFrame) -> str:
         f"n = {row.n} queries)."
         for row in table.itertuples()
     ]
-    counts = f"{table['trained'].sum()} of {len(table)} model(s) count as trained"
-    return "\n".join(
-        [f"{counts}: rose clearly above the untrained trunk, then stopped.", "", *lines]
-    )
+    counts = f"**{table['trained'].sum()} of {len(table)} model(s) count as trained**"
+    first = f"{counts}: they rose clearly above the untrained trunk, then stopped rising."
+    return "\n".join([first, "", *lines])
 
 
 def gain_finding(table: pd.DataFrame) -> str:
