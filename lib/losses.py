@@ -12,11 +12,17 @@ from lib.errors import StudyError
 
 @dataclass(frozen=True)
 class Loss:
-    """A loss of pytorch-metric-learning.
+    """One line of the table of losses.
 
-    `published` holds its arguments per data set (paper, appendix and code), `per_class` how many
-    images of a class the sampler puts into a batch, `loss_lr` the learning rate of the loss's
-    own weights (None: it has none).
+    Attributes:
+        label: name in figures.
+        build: class, or function of the arguments, that makes the loss: a module called with
+            embeddings (N, D) of length 1 and labels (N,), giving one number.
+        kind: `ranking` compares images; `classification` learns a vector a class, and `build` also
+            gets `num_classes` and `embedding_size`.
+        per_class: the sampler puts so many images of a class into a batch.
+        published: arguments per data set (paper, appendix and code); under ANY for all the others.
+        loss_lr: learning rate of the loss's own weights, per data set likewise; {}: it has none.
     """
 
     label: str
@@ -27,6 +33,7 @@ class Loss:
     loss_lr: dict[str, float] = field(default_factory=dict)
 
 
+ANY = "any"
 LOSSES: dict[str, Loss] = {
     "contrastive": Loss(
         "Contrastive",
@@ -97,20 +104,32 @@ def get(name: str) -> Loss:
     return LOSSES[name]
 
 
+def _for(values: dict[str, Any], dataset: str) -> Any:
+    """The value for a data set: its own, else CUB's where the paper lacks the set, else ANY's."""
+    return values.get(SAME_AS.get(dataset, dataset), values.get(ANY))
+
+
 def arguments(name: str, dataset: str) -> dict[str, float]:
-    """The published arguments of a loss on a data set (CUB's where the paper has none)."""
-    return dict(get(name).published[SAME_AS.get(dataset, dataset)])
+    """The published arguments of a loss on a data set."""
+    found = _for(get(name).published, dataset)
+    if found is None:
+        raise StudyError(
+            f"loss {name} has no arguments for data set {dataset!r}: add them to its entry in "
+            f"lib/losses.py, under {dataset!r} or {ANY!r}."
+        )
+    return dict(found)
 
 
 def learning_rate(name: str, dataset: str) -> float | None:
     """The published learning rate of the loss's own weights, None if it has none."""
-    return get(name).loss_lr.get(SAME_AS.get(dataset, dataset))
+    return _for(get(name).loss_lr, dataset)
 
 
 def build(name: str, arguments: dict[str, Any], classes: int, size: int) -> nn.Module:
     """Make the loss; classification losses get the number of classes and the embedding size."""
     entry = get(name)
-    shape = {"num_classes": classes, "embedding_size": size} if entry.loss_lr else {}
+    learns = entry.kind == "classification"
+    shape = {"num_classes": classes, "embedding_size": size} if learns else {}
     try:
         return entry.build(**shape, **arguments)
     except TypeError as error:

@@ -13,9 +13,12 @@ from torch.nn.functional import grid_sample
 
 from lib import masks, paths
 from lib.errors import StudyError
+from lib.progress import say
 from lib.store import Store
 
 TEST_CROP = 227 / 256  # share of the short side that the paper's centre crop keeps
+SHARE = 0.5  # of a GPU's free memory that pixels may take: several runs can share one GPU
+CACHED = 2  # images that the CPU resamples at once: more leave its cache and take twice as long
 
 
 @dataclass(frozen=True)
@@ -86,20 +89,38 @@ def _grid(boxes: Boxes, size: int, canvas: tuple[int, int], device: torch.device
     return torch.stack([x, y], dim=-1)
 
 
+def free_memory(device: torch.device) -> float:
+    """Bytes that are free on a GPU; without limit on the CPU, where a store is only mapped."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else float("inf")
+
+
+def home_of(needed: int, device: torch.device) -> torch.device:
+    """Where stores of `needed` bytes lie: on the device if they take at most SHARE of its memory.
+
+    Otherwise they stay mapped from the disk, and the windows of each batch travel.
+    """
+    if needed <= SHARE * free_memory(device):
+        return device
+    say(f"{needed / 2**30:.1f} GiB of pixels do not fit on {device}: they stay on the disk")
+    return torch.device("cpu")
+
+
 class Sampler:
     """Reads windows of one or two stores of the same geometry (images, and their masks)."""
 
     def __init__(self, stores: list[Store], device: torch.device | str = "cpu"):
         self.stores, self.device = stores, torch.device(device)
-        self.flat = [torch.from_numpy(np.asarray(store.pixels)).to(device) for store in stores]
+        self.home = home_of(sum(store.pixels.nbytes for store in stores), self.device)
+        self.flat = [torch.from_numpy(np.asarray(store.pixels)).to(self.home) for store in stores]
         table = stores[0].index
         self.heights, self.widths = table["height"].to_numpy(), table["width"].to_numpy()
         self.starts = table["start"].to_numpy()
 
-    def _canvas(self, rows: np.ndarray, boxes: Boxes) -> Tensor:
+    def _copied(self, rows: np.ndarray, boxes: Boxes) -> Tensor:
+        """Canvas (B, H, W, C) with each window in its upper left corner; one copy a window."""
         channels = [store.channels for store in self.stores]
         extent = (len(rows), int(boxes.height.max()), int(boxes.width.max()), sum(channels))
-        canvas = torch.zeros(extent, dtype=torch.uint8, device=self.device)
+        canvas = torch.zeros(extent, dtype=torch.uint8, device=self.home)
         for sample, row in enumerate(rows):
             high, wide, first = self.heights[row], self.widths[row], 0
             top, left = int(boxes.top[sample]), int(boxes.left[sample])
@@ -112,12 +133,35 @@ class Sampler:
                 first += depth
         return canvas
 
+    def _gathered(self, rows: np.ndarray, boxes: Boxes) -> Tensor:
+        """The same canvas by one gather a store: a GPU waits for launches, not for bytes."""
+
+        def column(values: np.ndarray) -> Tensor:
+            return torch.as_tensor(values, device=self.home)[:, None, None]
+
+        y = torch.arange(int(boxes.height.max()), device=self.home)[:, None]
+        x = torch.arange(int(boxes.width.max()), device=self.home)
+        inside = (y < column(boxes.height)) & (x < column(boxes.width))
+        at = (column(boxes.top) + y) * column(self.widths[rows]) + column(boxes.left) + x
+        at = torch.where(inside, at + column(self.starts[rows]), 0)
+        found = [
+            flat.view(-1, store.channels)[at]
+            for flat, store in zip(self.flat, self.stores, strict=True)
+        ]
+        return torch.cat(found, -1) * inside[..., None]
+
     def sample(self, rows: np.ndarray, boxes: Boxes, size: int) -> Tensor:
         """Resized crops, float (B, C, size, size) on the scale 0 to 255; C over all stores."""
-        canvas = self._canvas(rows, boxes)
-        grid = _grid(boxes, size, tuple(canvas.shape[1:3]), self.device)
-        pixels = canvas.permute(0, 3, 1, 2).float()
-        return grid_sample(pixels, grid, mode="bilinear", align_corners=False)
+        read = self._copied if self.home.type == "cpu" else self._gathered
+        canvas = read(rows, boxes).to(self.device).permute(0, 3, 1, 2)
+        grid = _grid(boxes, size, tuple(canvas.shape[2:]), self.device)
+        made = torch.empty((len(rows), canvas.shape[1], size, size), device=self.device)
+        step = CACHED if self.device.type == "cpu" else len(rows)
+        for start in range(0, len(rows), step):
+            part = slice(start, start + step)
+            pixels = canvas[part].to(torch.float32, memory_format=torch.contiguous_format)
+            made[part] = grid_sample(pixels, grid[part], mode="bilinear", align_corners=False)
+        return made
 
     def centre(self, rows: np.ndarray, size: int) -> Tensor:
         """The test crop of each row."""
@@ -176,8 +220,8 @@ class Scenes:
         drawn, replaced = rng.choice(pool, len(rows)), rng.random(len(rows)) < p
         if not replaced.any():
             return image
-        background = self.backgrounds.random(drawn, size, rng)
-        moved = composite(image, mask, background)
-        return torch.where(
-            torch.as_tensor(replaced, device=image.device)[:, None, None, None], moved, image
-        )
+        moved = composite(image, mask, self.backgrounds.random(drawn, size, rng))
+        if replaced.all():
+            return moved
+        which = torch.as_tensor(replaced, device=image.device)[:, None, None, None]
+        return torch.where(which, moved, image)

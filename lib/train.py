@@ -1,13 +1,15 @@
 """Training one embedder: one loss, one arm, one seed; stops early, resumes, repeats exactly.
 
-All randomness is a function of (seed, step), so a checkpoint needs no generator state and both
-arms of a seed see the same images in the same crops.
+All randomness is a function of (seed, step): the sampler's, the crops', the backgrounds', a
+trunk's dropout. So a checkpoint holds sampler and generator by holding the number of its epoch,
+and both arms of a seed see the same images in the same crops.
 """
 
 import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +23,16 @@ from torch import Tensor, nn
 from lib import losses, paths, retrieval, shifts
 from lib.embedder import Embedder, load_weights, save_weights
 from lib.errors import StudyError
-from lib.files import atomic, key_of, write_json, write_table
+from lib.files import atomic, key_of, read_json, write_json, write_table
 from lib.progress import say
 from lib.scenes import Scenes
+from lib.threads import fixed_threads
 
 ARMS = {"base": 0.0, "bgaugment": 1.0}  # share of training images with a replaced background
+OPTIMISERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "adamw": partial(torch.optim.AdamW, fused=True),
+    "rmsprop": partial(torch.optim.RMSprop, momentum=0.9, foreach=True),  # torch has no fused one
+}
 VERSION = 1  # raise when the arithmetic of training changes: older checkpoints are then ignored
 
 
@@ -59,22 +66,55 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def epoch_rows(labels: np.ndarray, recipe: Recipe, epoch: int) -> np.ndarray:
-    """Positions (iterations, batch) into `labels` that an epoch visits, m per class."""
-    m = losses.get(recipe.loss).per_class
-    m = max(m, -(-recipe.batch // len(np.unique(labels))))  # few classes: more images of each
-    pml_common.NUMPY_RANDOM = np.random.RandomState([recipe.seed, epoch])
-    sampler = MPerClassSampler(
-        labels, m, recipe.batch, length_before_new_iter=recipe.iterations * recipe.batch
-    )
-    picked = np.fromiter(iter(sampler), int)
-    if len(picked) < recipe.iterations * recipe.batch:
+def check(recipe: Recipe) -> Recipe:
+    """Return `recipe` if it can be trained; else say which value is wrong and what is possible."""
+    wrong = {
+        f"p is {recipe.p}, a share from 0 to 1": not 0 <= recipe.p <= 1,
+        f"precision is {recipe.precision!r}, not bf16 or f32": recipe.precision
+        not in ("bf16", "f32"),
+        f"optimiser is {recipe.optimiser!r}; known: {', '.join(OPTIMISERS)}": recipe.optimiser
+        not in OPTIMISERS,
+        f"arm is {recipe.arm!r}; known: {', '.join(ARMS)}": recipe.arm not in ARMS,
+    }
+    counts = ("embedding", "image_size", "batch", "iterations", "epochs", "patience")
+    wrong |= {f"{name} is not a positive number": getattr(recipe, name) < 1 for name in counts}
+    if any(wrong.values()):
+        found = "; ".join(text for text, is_wrong in wrong.items() if is_wrong)
+        raise StudyError(f"this cannot be trained: {found}. Change the study's train section.")
+    return recipe
+
+
+def per_class(recipe: Recipe, classes: int) -> int:
+    """Images of a class in a batch: the loss's own m, more where the classes do not fill a batch.
+
+    Raises:
+        StudyError: the batch is no multiple of it.
+    """
+    m = max(losses.get(recipe.loss).per_class, -(-recipe.batch // classes))
+    if recipe.batch % m:
         raise StudyError(
-            f"the sampler gave {len(picked)} images, wanted {recipe.iterations * recipe.batch}: "
-            f"batch {recipe.batch} does not go with m = {m} and {len(np.unique(labels))} classes. "
-            "Choose a batch that is a multiple of m."
+            f"a batch of {recipe.batch} images does not go with {m} images of a class (loss "
+            f"{recipe.loss}, {classes} training classes). Choose a multiple of {m}."
         )
-    return picked.reshape(recipe.iterations, recipe.batch)
+    return m
+
+
+def short_classes(labels: np.ndarray, m: int) -> int:
+    """How many classes have fewer than `m` images: the sampler draws theirs with replacement."""
+    return int((np.unique(labels, return_counts=True)[1] < m).sum())
+
+
+def epoch_rows(labels: np.ndarray, recipe: Recipe, epoch: int) -> np.ndarray:
+    """Positions (iterations, batch) into `labels` that an epoch visits, m per class.
+
+    By pytorch-metric-learning's sampler, as in the paper: a class with fewer than m images gives
+    some of them twice.
+    """
+    m = per_class(recipe, len(np.unique(labels)))
+    pml_common.NUMPY_RANDOM = np.random.RandomState([recipe.seed, epoch])
+    length = recipe.iterations * recipe.batch
+    sampler = MPerClassSampler(labels, m, recipe.batch, length_before_new_iter=length)
+    return np.fromiter(iter(sampler), int).reshape(recipe.iterations, recipe.batch)
 
 
 def _optimiser(recipe: Recipe, model: Embedder, criterion: nn.Module) -> torch.optim.Optimizer:
@@ -85,25 +125,18 @@ def _optimiser(recipe: Recipe, model: Embedder, criterion: nn.Module) -> torch.o
     own = list(criterion.parameters())
     if own:
         groups.append({"params": own, "lr": recipe.lr_loss})
-    kinds: dict[str, Callable[..., torch.optim.Optimizer]] = {
-        "adamw": lambda g: torch.optim.AdamW(g, weight_decay=recipe.weight_decay, fused=True),
-        "rmsprop": lambda g: torch.optim.RMSprop(
-            g, momentum=0.9, weight_decay=recipe.weight_decay, foreach=True
-        ),
-    }
-    if recipe.optimiser not in kinds:
-        raise StudyError(f"unknown optimiser {recipe.optimiser!r}; known: {', '.join(kinds)}")
-    return kinds[recipe.optimiser](groups)
+    return OPTIMISERS[recipe.optimiser](groups, weight_decay=recipe.weight_decay)
 
 
 class Run:
     """The state of one training run: model, criterion, optimiser, history."""
 
     def __init__(self, recipe: Recipe, scenes: Scenes):
-        self.recipe, self.scenes, self.device = recipe, scenes, device()
+        self.recipe, self.scenes, self.device = check(recipe), scenes, device()
         self.rows = scenes.store.rows("train")
         kept = scenes.store.labels[self.rows]
         self.labels = np.unique(kept, return_inverse=True)[1]
+        self.targets = torch.as_tensor(self.labels, device=self.device)
         classes = int(self.labels.max()) + 1
         arguments = dict(recipe.loss_arguments) or losses.arguments(recipe.loss, recipe.dataset)
         self.model = Embedder(recipe.trunk, recipe.embedding, seed=recipe.seed)
@@ -115,42 +148,56 @@ class Run:
         self.optimiser = _optimiser(recipe, self.model, self.criterion)
         self.epoch, self.history, self.best = 0, [], (-1.0, -1)
 
-    def step(self, positions: np.ndarray, number: int) -> float:
-        """One update on the training images at `positions`; returns the loss."""
+    def step(self, positions: np.ndarray, number: int) -> Tensor:
+        """One update on the training images at `positions`; returns the loss, on the device."""
         recipe = self.recipe
         rng = np.random.default_rng([recipe.seed, number])
-        rows = self.rows[positions]
-        images = self.scenes.training(rows, recipe.image_size, rng, recipe.p)
+        torch.manual_seed(number)  # dropout, if the trunk has any
+        images = self.scenes.training(self.rows[positions], recipe.image_size, rng, recipe.p)
         images = self.model.normalise(images).contiguous(memory_format=torch.channels_last)
-        labels = torch.as_tensor(self.labels[positions], device=self.device)
         with autocast(self.device, recipe.precision):
             embeddings = self.model(images)
-        loss: Tensor = self.criterion(embeddings, labels)
-        value = float(loss.detach())
-        if not np.isfinite(value):
-            raise StudyError(
-                f"the loss became {value} at step {number} (loss {recipe.loss}, arm {recipe.arm}, "
-                f"seed {recipe.seed}, lr_trunk {recipe.lr_trunk}, rows {rows[:4]}...). Lower the "
-                "learning rates in the study's train section."
-            )
+        loss: Tensor = self.criterion(embeddings, self.targets[torch.as_tensor(positions)])
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         self.optimiser.step()
-        return value
+        return loss.detach()
+
+    def train_epoch(self, epoch: int) -> float:
+        """One epoch of updates; returns the mean loss.
+
+        The losses are read once an epoch, so that a GPU never waits for the host; the step at
+        which one stopped being a number is still known.
+        """
+        self.model.train()
+        first = (epoch - 1) * self.recipe.iterations
+        batches = epoch_rows(self.labels, self.recipe, epoch)
+        with fixed_threads():
+            values = [self.step(batch, first + i) for i, batch in enumerate(batches)]
+        values = torch.stack(values).double().cpu().numpy()
+        bad = np.flatnonzero(~np.isfinite(values))
+        if len(bad):
+            self._refuse(values[bad[0]], first + bad[0], self.rows[batches[bad[0]]])
+        return float(values.mean())
+
+    def _refuse(self, value: float, number: int, rows: np.ndarray) -> None:
+        recipe = self.recipe
+        raise StudyError(
+            f"the loss became {value} at step {number} (epoch {number // recipe.iterations + 1}; "
+            f"loss {recipe.loss}, arm {recipe.arm}, seed {recipe.seed}). Learning rates: lr_trunk "
+            f"{recipe.lr_trunk:g}, lr_head {recipe.lr_head:g}, lr_loss {recipe.lr_loss:g}: lower "
+            f"them in the study's train section. Rows of the store in this batch: {rows.tolist()}."
+        )
 
     def validate(self) -> dict[str, float]:
         """Validation MAP@R on clean images and on replaced backgrounds (validation pool)."""
-        rows = self.scenes.store.rows("validation")
-        labels = torch.as_tensor(self.scenes.store.labels[rows])
-        scores = {}
+        recipe, found = self.recipe, {}
         for condition in ("clean", "random_background"):
-            vectors = shifts.embed(
-                self.model, self.scenes, rows, condition, draw=0, seed=self.recipe.seed,
-                size=self.recipe.image_size, precision=self.recipe.precision, pool="validation",
-            )  # fmt: skip
-            found = retrieval.evaluate(vectors, labels)["map_at_r"]
-            scores[condition] = float(found.nanmean())
-        return scores
+            scores = validation(
+                self.model, self.scenes, condition, recipe.seed, recipe.image_size, recipe.precision
+            )
+            found[condition] = float(scores.nanmean())
+        return found
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint holds."""
@@ -170,6 +217,18 @@ class Run:
         self.optimiser.load_state_dict(state["optimiser"])
         self.epoch, self.history = state["epoch"], state["history"]
         self.best = tuple(state["best"])
+
+
+def validation(
+    model: Embedder, scenes: Scenes, condition: str, seed: int, size: int, precision: str
+) -> Tensor:
+    """MAP@R of every validation image (N,) as a query among the others, backgrounds by `seed`."""
+    rows = scenes.store.rows("validation")
+    vectors = shifts.embed(
+        model, scenes, rows, condition, draw=0, seed=seed, size=size, precision=precision,
+        pool="validation", batch=32 if device().type == "cpu" else 256,
+    )  # fmt: skip
+    return retrieval.evaluate(vectors, torch.as_tensor(scenes.store.labels[rows]))["map_at_r"]
 
 
 def autocast(where: torch.device, precision: str) -> torch.autocast:
@@ -201,6 +260,34 @@ def _record(run: Run, loss: float, seconds: float) -> bool:
     return False
 
 
+def _note_time(folder: Path, run: Run, training: float, validation: float) -> None:
+    file = folder / "seconds.json"  # not among the results: these must be the same at every run
+    noted = read_json(file) if file.exists() else {}
+    noted[str(run.epoch)] = {"training": training, "validation": validation}
+    write_json(file, noted)
+
+
+def speed(folder: Path, recipe: Recipe) -> list[str]:
+    """How fast a model was trained, in words; nothing if its times are not known."""
+    file = folder / "seconds.json"
+    if not file.exists():
+        return []
+    table = pd.DataFrame(read_json(file)).T
+    images = len(table) * recipe.iterations * recipe.batch
+    spent = table.sum()
+    return [
+        f"  {recipe.loss} {recipe.arm} seed {recipe.seed}: {images:,} training images in "
+        f"{spent['training']:.0f} s ({images / spent['training']:.1f} images/s), "
+        f"{spent['validation']:.0f} s of validation"
+    ]
+
+
+def folder_of(recipe: Recipe, scenes: Scenes, scratch: Path) -> Path:
+    """Where a model is while it is trained; another recipe or other data, another folder."""
+    key = key_of(version=VERSION, data=scenes.fingerprint, **asdict(recipe))
+    return scratch / f"{recipe.loss}-{recipe.arm}-{recipe.seed}-{key}"
+
+
 def fit(recipe: Recipe, scenes: Scenes, scratch: Path) -> tuple[Path, pd.DataFrame]:
     """Train one model, or go on with it, or return it if it is finished.
 
@@ -210,8 +297,7 @@ def fit(recipe: Recipe, scenes: Scenes, scratch: Path) -> tuple[Path, pd.DataFra
     Returns:
         Path of the best weights (safetensors) and the history (one row an epoch and condition).
     """
-    key = key_of(version=VERSION, data=scenes.fingerprint, **asdict(recipe))
-    folder = scratch / f"{recipe.loss}-{recipe.arm}-{recipe.seed}-{key}"
+    folder = folder_of(check(recipe), scenes, scratch)
     best, last, done = folder / "best.safetensors", folder / "last.pt", folder / "history.csv"
     if done.exists() and best.exists():
         return best, pd.read_csv(done)
@@ -225,13 +311,12 @@ def fit(recipe: Recipe, scenes: Scenes, scratch: Path) -> tuple[Path, pd.DataFra
         save_weights(run.model, best)
     while run.epoch < recipe.epochs and run.epoch - run.best[1] < recipe.patience:
         start = time.monotonic()
-        run.model.train()
+        loss = run.train_epoch(run.epoch + 1)
+        trained = time.monotonic() - start
         run.epoch += 1
-        first = (run.epoch - 1) * recipe.iterations
-        batches = epoch_rows(run.labels, recipe, run.epoch)
-        values = [run.step(batch, first + i) for i, batch in enumerate(batches)]
-        if _record(run, float(np.mean(values)), time.monotonic() - start):
+        if _record(run, loss, trained):
             save_weights(run.model, best)
+        _note_time(folder, run, trained, time.monotonic() - start - trained)
         with atomic(last) as temporary:
             torch.save(run.state(), temporary)
     history = pd.DataFrame(run.history).assign(best=run.best[1])
@@ -255,11 +340,15 @@ def train_study(
     where = paths.StudyPaths(study)
     folder, models, histories = where.models / loss, [], []
     recipe["lr_loss"] = recipe["lr_loss"] or losses.learning_rate(loss, recipe["dataset"]) or 0.0
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise StudyError(f"seeds are {seeds}; wanted: one or more, each once.")
     for seed in seeds:
         for arm in ARMS:
             share = p if arm == "bgaugment" else 0.0
             made = Recipe(loss=loss, arm=arm, seed=seed, p=share, **recipe)
             weights, history = fit(made, scenes, where.scratch)
+            for line in speed(weights.parent, made):
+                say(line)
             name = f"{arm}-{seed}.safetensors"
             with atomic(folder / name) as temporary:
                 shutil.copyfile(weights, temporary)

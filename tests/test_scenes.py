@@ -130,3 +130,50 @@ def test_pictures_shrink_as_pil_shrinks_them(tmp_path) -> None:
     assert made.shape == (20, 30, 3)
     expected = Image.fromarray(array).resize((30, 20), Image.Resampling.BILINEAR)
     np.testing.assert_array_equal(made, np.asarray(expected))
+
+
+def test_pixels_live_on_the_device_only_if_they_fit(scenes: Scenes, monkeypatch) -> None:
+    store, device = scenes.store, torch.device("meta")  # a device that is not the CPU
+    needed = store.pixels.nbytes
+    for free, home in ((needed / 0.5, "meta"), (needed / 0.5 - 2, "cpu")):
+        monkeypatch.setattr("lib.scenes.free_memory", lambda _, free=free: free)
+        sampler = Sampler([store], device)
+        assert sampler.home.type == sampler.flat[0].device.type == home
+    made = sampler.centre(np.arange(3), 32)  # windows from the CPU, resampled on the device
+    assert made.device.type == "meta" and made.shape == (3, 3, 32, 32)
+
+
+def test_a_gather_reads_what_copies_read(scenes: Scenes) -> None:
+    rows, sampler = np.arange(len(scenes.store)), scenes.images
+    boxes = random_boxes(sampler.heights, sampler.widths, np.random.default_rng(4))
+    copied = sampler._copied(rows, boxes)
+    assert torch.equal(copied, sampler._gathered(rows, boxes))
+    assert copied[0].any() and not copied[0, int(boxes.height[0]) :].any()
+
+
+def test_crops_do_not_depend_on_how_many_are_made_at_once(scenes: Scenes, monkeypatch) -> None:
+    rows = scenes.store.rows("train")
+    made = []
+    for together in (1, 5, 64):
+        monkeypatch.setattr("lib.scenes.CACHED", together)
+        made.append(scenes.training(rows, 40, np.random.default_rng(6), 1.0))
+    assert torch.equal(made[0], made[1]) and torch.equal(made[0], made[2])
+    assert len(rows) % 5
+
+
+def test_a_training_image_is_its_composite_made_slowly(scenes: Scenes) -> None:
+    """One image at a time by torchvision: crop image and mask alike, crop the background, mix."""
+    rows, rng = scenes.store.rows("train"), np.random.default_rng(8)
+    made = scenes.training(rows, 36, np.random.default_rng(8), 1.0)
+    images, behind = scenes.images, scenes.backgrounds
+    boxes = random_boxes(images.heights[rows], images.widths[rows], rng)
+    drawn = rng.choice(scenes.backgrounds_store.rows("train"), len(rows))
+    rng.random(len(rows))
+    others = random_boxes(behind.heights[drawn], behind.widths[drawn], rng)
+    assert boxes.flip.any() and not boxes.flip.all()
+    for i, (row, back) in enumerate(zip(rows, drawn, strict=True)):
+        image = reference_crop(scenes.store.image(row), boxes, i, 36)
+        mask = reference_crop(images.stores[1].image(row), boxes, i, 36) / 255
+        place = reference_crop(scenes.backgrounds_store.image(back), others, i, 36)
+        expected = image * mask + place * (1 - mask)
+        torch.testing.assert_close(made[i], expected, atol=1.0, rtol=0)  # 1/255 of the scale

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from lib import losses, paths, train, trunks
+from lib import losses, paths, threads, train, trunks
 from lib.embedder import Embedder, load_weights, save_weights
 from lib.errors import StudyError
 from lib.scenes import Scenes
@@ -28,31 +28,83 @@ class Tiny(nn.Module):
         return self.body(x)
 
 
+TINY = {
+    "dataset": "cub200", "loss": "triplet", "arm": "base", "p": 0.0, "seed": 0, "trunk": "tiny",
+    "embedding": 4, "image_size": 32, "optimiser": "adamw", "lr_trunk": 1e-3, "lr_head": 1e-2,
+    "lr_loss": 1e-2, "weight_decay": 0.0, "batch": 8, "iterations": 3, "epochs": 3, "patience": 9,
+    "precision": "f32",
+}  # fmt: skip
+
+
 @pytest.fixture
 def recipe(monkeypatch: pytest.MonkeyPatch) -> train.Recipe:
-    entry = trunks.Trunk(lambda pretrained: Tiny(), trunks.LITE, "", "")
+    entry = trunks.Trunk(lambda pretrained: Tiny(), "", trunks.LITE, 8, "")
     monkeypatch.setitem(trunks.TRUNKS, "tiny", entry)
-    return train.Recipe(
-        dataset="cub200", loss="triplet", arm="base", p=0.0, seed=0, trunk="tiny", embedding=4,
-        image_size=32, optimiser="adamw", lr_trunk=1e-3, lr_head=1e-2, lr_loss=1e-2,
-        weight_decay=0.0, batch=8, iterations=3, epochs=3, patience=9, precision="f32",
-    )  # fmt: skip
+    return train.Recipe(**TINY)
 
 
 def weights(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def test_the_published_arguments_are_the_papers() -> None:
-    assert losses.arguments("contrastive", "cub200") == {"pos_margin": -0.2, "neg_margin": 0.3841}
-    assert losses.arguments("triplet", "sop") == {"margin": 0.0452}
-    expected = {"alpha": 14.36, "beta": 75.83, "base": 0.6616}
-    assert losses.arguments("multi_similarity", "cars196") == expected
-    assert losses.arguments("arcface", "sop") == {"margin": 18.63, "scale": 220.4}
-    assert losses.learning_rate("normalized_softmax", "cub200") == 4.469e-3
-    assert losses.learning_rate("triplet", "cub200") is None
-    ranking = {name for name, entry in losses.LOSSES.items() if entry.per_class == 4}
-    assert ranking == {"contrastive", "triplet", "multi_similarity"}
+# The paper's appendix, typed again: loss, data set, arguments, learning rate of its own weights.
+PUBLISHED = """
+contrastive         cars196  pos_margin=0.2652 neg_margin=0.5409
+contrastive         cub200   pos_margin=-0.2000 neg_margin=0.3841
+contrastive         sop      pos_margin=0.2850 neg_margin=0.5130
+triplet             cars196  margin=0.1190
+triplet             cub200   margin=0.0961
+triplet             sop      margin=0.0452
+multi_similarity    cars196  alpha=14.36 beta=75.83 base=0.6616
+multi_similarity    cub200   alpha=0.01 beta=50.60 base=0.5625
+multi_similarity    sop      alpha=8.492 beta=57.39 base=0.4167
+arcface             cars196  margin=20.52 scale=49.50 lr=7.398e-6
+arcface             cub200   margin=23.23 scale=100.0 lr=5.138e-3
+arcface             sop      margin=18.63 scale=220.4 lr=2.019e-3
+normalized_softmax  cars196  temperature=0.08863 lr=1.105e-2
+normalized_softmax  cub200   temperature=0.1087 lr=4.469e-3
+normalized_softmax  sop      temperature=0.06306 lr=5.468e-4
+"""
+
+
+@pytest.mark.parametrize("line", PUBLISHED.split("\n")[1:-1])
+def test_the_values_are_the_papers_and_reach_the_loss(line: str) -> None:
+    name, dataset, *values = line.split()
+    expected = {key: float(value) for key, value in (value.split("=") for value in values)}
+    assert losses.learning_rate(name, dataset) == expected.pop("lr", None)
+    assert losses.arguments(name, dataset) == expected
+    made = losses.build(name, expected, classes=3, size=4)
+    for key, value in expected.items():
+        seen = getattr(made, key)
+        assert seen == pytest.approx(np.radians(value) if (name, key) == ("arcface", "margin")
+                                     else value)  # fmt: skip
+    assert losses.get(name).per_class == (1 if made.state_dict() else 4)
+
+
+def test_a_data_set_without_published_values_gets_a_sentence(monkeypatch) -> None:
+    assert losses.arguments("triplet", "rendered") == losses.arguments("triplet", "cub200")
+    with pytest.raises(StudyError, match="no arguments for data set 'flowers'"):
+        losses.arguments("triplet", "flowers")
+    entry = replace(losses.get("triplet"), published={losses.ANY: {"margin": 0.5}})
+    monkeypatch.setitem(losses.LOSSES, "mine", entry)
+    assert losses.arguments("mine", "flowers") == {"margin": 0.5}
+    with pytest.raises(StudyError, match="loss mine does not take .*'wrong'"):
+        losses.build("mine", {"wrong": 1}, 3, 4)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"p": 1.5}, "p is 1.5, a share from 0 to 1"),
+        ({"precision": "fp16"}, "precision is 'fp16'"),
+        ({"optimiser": "sgd"}, "optimiser is 'sgd'; known: adamw, rmsprop"),
+        ({"arm": "other"}, "arm is 'other'"),
+        ({"patience": 0}, "patience is not a positive number"),
+    ],
+)
+def test_an_impossible_recipe_is_refused_in_words(recipe, change: dict, words: str) -> None:
+    with pytest.raises(StudyError, match=words):
+        train.check(replace(recipe, **change))
 
 
 @pytest.mark.parametrize("name", losses.LOSSES)
@@ -60,7 +112,7 @@ def test_every_loss_learns_to_tell_classes_apart(study: str, recipe, name: str, 
     made = replace(recipe, loss=name, iterations=25, epochs=1)
     run = train.Run(made, Scenes(study, "drawn"))
     fixed = np.arange(12)  # always the same images in the same crops: the loss must fall
-    values = [run.step(fixed, number=0) for _ in range(25)]
+    values = [float(run.step(fixed, number=0)) for _ in range(25)]
     assert values[-1] < values[0]
     assert min(values[:3]) > 0
 
@@ -94,6 +146,58 @@ def test_few_classes_give_more_images_of_each(recipe) -> None:
     labels = np.repeat([0, 1], 30)
     rows = train.epoch_rows(labels, replace(recipe, loss="arcface"), epoch=1)
     assert all(np.bincount(labels[batch]).tolist() == [4, 4] for batch in rows)
+
+
+def test_a_class_with_too_few_images_gives_some_twice_and_it_is_said(study, recipe) -> None:
+    from lib import learning
+
+    labels = np.repeat(np.arange(4), [7, 2, 3, 9])
+    assert train.short_classes(labels, 4) == 2 and train.short_classes(labels, 2) == 0
+    rows = train.epoch_rows(labels, replace(recipe, batch=16), epoch=1)
+    for batch in rows:
+        assert np.bincount(labels[batch]).tolist() == [4, 4, 4, 4]
+        assert len(set(batch[labels[batch] == 0])) == 4  # enough images: no repetition
+        assert set(batch[labels[batch] == 1]) <= {7, 8}
+    scenes = Scenes(study, "drawn")
+    assert "Every class has at least 4" in learning.sampling(scenes, "triplet", 8)
+    scenes.store.index.loc[:3, "split"] = "test"  # two images are left of the first class
+    assert "1 of the classes have fewer than 4" in learning.sampling(scenes, "triplet", 8)
+
+
+def test_a_batch_that_m_does_not_divide_is_refused(recipe) -> None:
+    with pytest.raises(StudyError, match="a batch of 10 .* with 4 images .* a multiple of 4"):
+        train.epoch_rows(np.repeat(np.arange(5), 6), replace(recipe, batch=10), epoch=1)
+
+
+def test_the_number_of_threads_changes_nothing(study, recipe, tmp_path, monkeypatch) -> None:
+    scenes, seen, step = Scenes(study, "drawn"), set(), train.Run.step
+
+    def spy(self: train.Run, *args: object) -> torch.Tensor:
+        seen.add(torch.get_num_threads())
+        return step(self, *args)
+
+    monkeypatch.setattr(train.Run, "step", spy)
+    before, made = torch.get_num_threads(), []
+    for count in (1, 3):
+        torch.set_num_threads(count)
+        made.append(weights(train.fit(recipe, scenes, tmp_path / str(count))[0]))
+        assert torch.get_num_threads() == count
+    torch.set_num_threads(before)
+    assert seen == {threads.THREADS} and made[0] == made[1]
+
+
+def test_dropout_repeats_too(study, recipe, tmp_path, monkeypatch) -> None:
+    entry = trunks.TRUNKS["tiny"]
+
+    def build(pretrained: bool) -> nn.Module:
+        model = entry.build(pretrained)
+        model.body.append(nn.Dropout(0.5))
+        return model
+
+    monkeypatch.setitem(trunks.TRUNKS, "tiny", replace(entry, build=build))
+    scenes = Scenes(study, "drawn")
+    first, second = (train.fit(recipe, scenes, tmp_path / name)[0] for name in "ab")
+    assert weights(first) == weights(second)
 
 
 def test_a_killed_run_ends_with_the_same_weights(study, recipe, tmp_path, monkeypatch) -> None:
@@ -150,12 +254,31 @@ def test_bgaugment_is_chosen_on_replaced_backgrounds() -> None:
     assert train.selection("bgaugment") == "random_background"
 
 
-def test_a_loss_that_is_no_number_stops_with_its_step(study, recipe) -> None:
-    run = train.Run(replace(recipe, arm="bgaugment", p=1.0), Scenes(study, "drawn"))
-    with torch.no_grad():
-        run.model.head.weight.fill_(float("nan"))
-    with pytest.raises(StudyError, match="became nan at step 7.*lr_trunk 0.001"):
-        run.step(np.arange(8), 7)
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_loss_that_is_no_number_stops_with_step_images_and_rates(
+    study, recipe, value: float, monkeypatch
+) -> None:
+    run, step = train.Run(replace(recipe, arm="bgaugment", p=1.0), Scenes(study, "drawn")), []
+    kept = train.Run.step
+
+    def breaks(self: train.Run, positions: np.ndarray, number: int) -> torch.Tensor:
+        loss = kept(self, positions, number)
+        return loss * value if number in (4, 5) else loss
+
+    monkeypatch.setattr(train.Run, "step", breaks)
+    run.train_epoch(1)  # steps 0 to 2
+    with pytest.raises(StudyError) as caught:
+        run.train_epoch(2)
+    step = run.rows[train.epoch_rows(run.labels, run.recipe, 2)[1]]
+    text = str(caught.value)
+    assert f"became {value} at step 4 (epoch 2" in text
+    assert f"this batch: {step.tolist()}" in text and len(step) == 8
+    assert "lr_trunk 0.001, lr_head 0.01, lr_loss 0.01" in text
+
+
+def test_seeds_are_given_once_each(study, recipe) -> None:
+    with pytest.raises(StudyError, match="seeds are .*1, 1.*each once"):
+        train.train_study(study, "triplet", [1, 1], 1.0, Scenes(study, "drawn"), lr_loss=1.0)
 
 
 def test_train_study_writes_what_the_next_notebook_reads(study, recipe, tmp_path) -> None:

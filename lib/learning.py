@@ -1,0 +1,246 @@
+"""Tables and figures of 03_train: what the network sees, whether it learned, what was written."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+
+from lib import evaluate, losses, paths, retrieval, stats, train
+from lib.evaluate import Model
+from lib.figures import COLOURS, LABELS, MARKERS, contact_sheet, headline, plt
+from lib.files import key_of, read_json, write_table
+from lib.scenes import Scenes
+
+RIGHT, WRONG = "#009E73", "#bbbbbb"
+PANELS = {"clean": "MAP@R ↑, clean", "random_background": "MAP@R ↑, replaced"}
+
+
+def seen(scenes: Scenes, size: int, p: float, count: int = 24) -> dict[str, np.ndarray]:
+    """The same random training crops in both arms, uint8 (N, size, size, 3)."""
+    pool = scenes.store.rows("train")
+    rows = np.random.default_rng(0).choice(pool, min(count, len(pool)), replace=False)
+    made = {
+        arm: scenes.training(rows, size, np.random.default_rng(1), share)
+        for arm, share in {"base": 0.0, "bgaugment": p}.items()
+    }
+    return {arm: x.permute(0, 2, 3, 1).byte().cpu().numpy() for arm, x in made.items()}
+
+
+def seen_sheet(pictures: dict[str, np.ndarray], arm: str) -> tuple[Figure, str]:
+    """A page of one arm's training images, and its finding."""
+    changed = (pictures[arm] != pictures["base"]).reshape(len(pictures[arm]), -1).any(1).sum()
+    finding = (
+        f"{LABELS[arm]}: {changed} of {len(pictures[arm])} training images get another background"
+    )
+    return contact_sheet(list(pictures[arm]), [""] * len(pictures[arm]), 8, finding, 1.1), finding
+
+
+def sampling(scenes: Scenes, loss: str, batch: int) -> str:
+    """How a batch is put together, in words; classes with too few images are named."""
+    labels = scenes.store.labels[scenes.store.rows("train")]
+    classes = len(np.unique(labels))
+    m = max(losses.get(loss).per_class, -(-batch // classes))
+    short = train.short_classes(labels, m)
+    text = (
+        f"{len(labels):,} training images of {classes:,} classes; a batch holds {m} image(s) of "
+        f"each of {batch // m} classes. "
+    )
+    if not short:
+        return text + f"Every class has at least {m}."
+    return text + (
+        f"{short:,} of the classes have fewer than {m}: theirs are drawn with replacement, as "
+        "pytorch-metric-learning's sampler does, so that a batch can hold an image twice."
+    )
+
+
+# ------------------------------------------------------------------------------ did it learn
+
+
+def models(study: str, loss: str) -> list[Model]:
+    """The trained models of one loss."""
+    folder = paths.StudyPaths(study).models / loss
+    entries = read_json(folder / "models.json")
+    return [Model(**{**entry, "weights": folder / entry["weights"]}) for entry in entries]
+
+
+def untrained(model: Model) -> Model:
+    """The trunk that `model` began from, without a linear layer."""
+    return replace(model, loss="none", arm="untrained", embedding=0, weights=None)
+
+
+def scores(study: str, model: Model, scenes: Scenes, condition: str, seed: int) -> np.ndarray:
+    """MAP@R of every validation query, computed once and kept in scratch."""
+    key = key_of(
+        version=evaluate.VERSION, model=model.identity, data=scenes.fingerprint, seed=seed,
+        condition=condition, size=model.image_size, bits=model.precision,
+    )  # fmt: skip
+    file = paths.StudyPaths(study).scratch / "validation" / f"{key}.parquet"
+    if not file.exists():
+        found = train.validation(
+            model.load(), scenes, condition, seed, model.image_size, model.precision
+        )
+        write_table(file, pd.DataFrame({"map_at_r": found.numpy()}))
+    return pd.read_parquet(file)["map_at_r"].to_numpy()
+
+
+def verdict(low: float, best: int, last: int, patience: int) -> tuple[bool, str]:
+    """Does a model count as trained: it rose clearly above the trunk, then stopped rising?
+
+    Args:
+        low: lower end of the 95 % interval of its gain over the untrained trunk.
+        best, last: the epoch kept, and the last one trained.
+        patience: epochs without a better score that ended the training.
+    """
+    after = last - best
+    if not low > 0:  # too few classes have no interval: NaN
+        return False, "did not rise clearly above the untrained trunk"
+    if after == 0:
+        return False, f"still rising at the last epoch, {last}: cut by the budget"
+    if after < patience:
+        return False, f"best at epoch {best}; the budget ended {after} epoch(s) later"
+    return True, f"rose until epoch {best} and stopped: no better one in {after} epoch(s)"
+
+
+def gains(
+    study: str, loss: str, scenes: Scenes, history: pd.DataFrame, patience: int
+) -> pd.DataFrame:
+    """One row a model: MAP@R of trunk and kept epoch on validation, gain with interval, verdict.
+
+    By each arm's own condition. The interval is over classes (lib.stats.paired_difference).
+    """
+    labels, out = scenes.store.labels[scenes.store.rows("validation")], []
+    for model in models(study, loss):
+        condition = train.selection(model.arm)
+        after = scores(study, model, scenes, condition, model.seed)
+        before = scores(study, untrained(model), scenes, condition, model.seed)
+        found = stats.paired_difference(after, before, labels)
+        mine = history[(history["arm"] == model.arm) & (history["seed"] == model.seed)]
+        best, last = int(mine["best"].iloc[0]), int(mine["epoch"].max())
+        level = [np.nanmean(before), np.nanmean(after), found.diff, found.low, found.high, found.n]
+        counts, words = verdict(found.low, best, last, patience)
+        out.append([model.arm, model.seed, condition, *level, best, last, counts, words])
+    columns = ["arm", "seed", "condition", "untrained", "kept", "gain", "low", "high", "n"]
+    return pd.DataFrame(out, columns=[*columns, "best", "last", "trained", "verdict"])
+
+
+def sentences(table: pd.DataFrame) -> str:
+    """One line a model: by how much it rose, and whether it counts as trained."""
+    lines = [
+        f"- **{LABELS[row.arm]}, seed {row.seed}:** {row.verdict} (gain {row.gain:+.3f} "
+        f"[{row.low:+.3f}, {row.high:+.3f}] over the untrained trunk's {row.untrained:.3f}, "
+        f"n = {row.n} queries)."
+        for row in table.itertuples()
+    ]
+    counts = f"**{table['trained'].sum()} of {len(table)} model(s) count as trained**"
+    first = f"{counts}: they rose clearly above the untrained trunk, then stopped rising."
+    return "\n".join([first, "", *lines])
+
+
+def gain_finding(table: pd.DataFrame) -> str:
+    """The mean gain of each arm over the untrained trunk, in words."""
+    mean = table.groupby("arm")["gain"].mean()
+    words = ", ".join(f"{LABELS[arm]} {value:+.3f}" for arm, value in mean.items())
+    return f"Validation MAP@R over the untrained trunk's: {words}"
+
+
+def curves(history: pd.DataFrame, table: pd.DataFrame, title: str, note: str) -> Figure:
+    """Loss and validation MAP@R over epochs: both arms, all seeds, the kept epoch ringed."""
+    figure, axes = plt.subplots(1, 3, figsize=(11, 3.4))
+    panels = dict(zip(PANELS, axes[1:], strict=True))
+    for (arm, seed), part in history.groupby(["arm", "seed"]):
+        style = {"color": COLOURS[arm], "marker": MARKERS[arm], "ms": 4}
+        name = LABELS[arm] if seed == history["seed"].min() else None
+        clean = part[part["condition"] == "clean"]
+        axes[0].plot(clean["epoch"], clean["loss_value"], **style, label=name)
+        for condition, axis in panels.items():
+            line = part[part["condition"] == condition].set_index("epoch")["map_at_r"]
+            axis.plot(line, **style)
+            if condition == train.selection(arm):
+                best = part["best"].iloc[0]
+                axis.plot(best, line[best], "o", ms=13, mfc="none", mec=COLOURS[arm], mew=2)
+    for condition, axis in panels.items():
+        level = table.loc[table["condition"] == condition, "untrained"].mean()
+        axis.axhline(level, color=COLOURS["untrained"], ls="--", label=LABELS["untrained"])
+        axis.set(title=PANELS[condition], xlabel="epoch")
+    axes[0].set(title="loss ↓ (mean of the epoch)", xlabel="epoch")
+    axes[0].legend()
+    axes[1].legend()
+    headline(figure, title, note)
+    return figure
+
+
+# -------------------------------------------------------------------------------- neighbours
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """Some test queries and, per model, the store rows of their nearest test images."""
+
+    queries: np.ndarray
+    found: dict[str, np.ndarray]
+
+
+def neighbours(study: str, loss: str, scenes: Scenes, seed: int, count: int = 3) -> Neighbours:
+    """The five nearest test images of `count` queries before and after training."""
+    rows = scenes.store.rows("test")
+    at = np.random.default_rng(0).choice(len(rows), count, replace=False)
+    mine = [model for model in models(study, loss) if model.seed == seed]
+    found = {}
+    for model in [untrained(mine[0]), *mine]:
+        vectors = evaluate.cached_embeddings(study, model, scenes, rows, "clean", 0, 0)
+        nearest = retrieval.neighbours(vectors, k=5)[0][torch.as_tensor(at)].numpy()
+        found[model.arm] = rows[nearest]
+    return Neighbours(rows[at], found)
+
+
+def neighbour_finding(near: Neighbours, labels: np.ndarray) -> str:
+    """How many of the shown neighbours are of the query's class, per model."""
+    hits = {arm: labels[rows] == labels[near.queries][:, None] for arm, rows in near.found.items()}
+    words = ", ".join(f"{LABELS[arm]} {hit.sum()}" for arm, hit in hits.items())
+    return f"Right neighbours among {next(iter(hits.values())).size}: {words}"
+
+
+def neighbour_figure(near: Neighbours, scenes: Scenes, size: int, title: str) -> Figure:
+    """A block of lines a query: the query, then its neighbours; a green frame is a right one."""
+    labels, lines = scenes.store.labels, len(near.queries) * len(near.found)
+    figure, axes = plt.subplots(lines, 6, figsize=(8, 1.35 * lines + 0.4), squeeze=False)
+    pairs = [(q, arm) for q in range(len(near.queries)) for arm in near.found]
+    for line, (query, arm) in zip(axes, pairs, strict=True):
+        shown = np.array([near.queries[query], *near.found[arm][query]])
+        pictures = scenes.images.centre(shown, size)[:, :3].permute(0, 2, 3, 1).byte().cpu().numpy()
+        frames = ["black", *np.where(labels[shown[1:]] == labels[shown[0]], RIGHT, WRONG)]
+        for axis, picture, colour in zip(line, pictures, frames, strict=True):
+            axis.imshow(picture)
+            axis.set(xticks=[], yticks=[])
+            axis.spines[:].set(visible=True, color=colour, linewidth=3)
+        line[0].set_ylabel(LABELS[arm], fontsize=8)
+    headline(figure, title)
+    return figure
+
+
+# ----------------------------------------------------------------------------- what was written
+
+
+def written(study: str, loss: str, figures: Path) -> pd.DataFrame:
+    """Every file that the notebook wrote: where, what it holds, how large."""
+    folder = paths.StudyPaths(study).models / loss
+    holds = {
+        "training.csv": "the curves: one row an arm, seed, epoch and condition",
+        "models.json": "the models: which weights belong to which arm and seed",
+    }
+    files = sorted(file for file in folder.iterdir() if not file.name.startswith("."))
+    rows = [[_place(f), holds.get(f.name, "weights of the kept epoch"), _size(f)] for f in files]
+    rows += [[_place(figures), "the figures of this page", ""]]
+    return pd.DataFrame(rows, columns=["file", "holds", "size"]).set_index("file")
+
+
+def _place(file: Path) -> str:
+    return str(file.relative_to(paths.ROOT)) if file.is_relative_to(paths.ROOT) else str(file)
+
+
+def _size(file: Path) -> str:
+    size = file.stat().st_size
+    return f"{size / 1e6:.1f} MB" if size > 1e5 else f"{size / 1e3:.1f} kB"
