@@ -15,6 +15,7 @@ import signal
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -30,7 +31,7 @@ from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, papermill_engines
 from papermill.exceptions import PapermillExecutionError
 
-from lib import params
+from lib import params, runlog
 from lib.errors import StudyError
 from lib.files import atomic
 from lib.html import page
@@ -432,8 +433,11 @@ def _execute_for_study(given: argparse.Namespace) -> Path:
     values = params.section(given.study, re.sub(r"^\d+_", "", notebook.stem))
     overrides = dict(parse_override(text) for text in given.overrides)
     parameters = {"study": given.study, **values, **overrides}
-    out_dir = given.out or StudyPaths(given.study).reports
-    return execute(notebook, parameters, out_dir, given.stem, (given.previous, given.next))
+    out_dir, start = given.out or StudyPaths(given.study).reports, time.monotonic()
+    made = execute(notebook, parameters, out_dir, given.stem, (given.previous, given.next))
+    if not given.out:
+        runlog.note(given.study, made.stem, parameters, time.monotonic() - start)
+    return made
 
 
 def main(argv: list[str] | None = None) -> int:
