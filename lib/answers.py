@@ -4,7 +4,6 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -181,42 +180,6 @@ def how_sure(tables: Tables) -> str:
     else:
         text += "Only one seed was trained: **nothing here says how far another would differ**. "
     return text + f"Masks, IoU where the truth is known: {'; '.join(words) or 'no truth at hand'}."
-
-
-def against_published(tables: Tables, dataset: str) -> pd.DataFrame:
-    """Effects beside the paper's, one row an effect: ours with interval, theirs, signs agree."""
-    wide = compare.published(dataset).pivot(
-        index="loss", columns=["arm", "condition"], values="mean"
-    )
-    rows = []
-    for contrast, condition, arm in (
-        ("shifted-clean", "random_background", "base"),
-        ("shifted-clean", "random_background", "bgaugment"),
-        ("bgaugment-base", "random_background", "bgaugment"),
-        ("bgaugment-base", "clean", "bgaugment"),
-    ):
-        ours = compare.select(tables.effects, contrast, condition, "both")
-        for row in ours[(ours["arm"] == arm) & (ours["loss"].isin(wide.index))].itertuples():
-            other = (arm, "clean") if contrast == "shifted-clean" else ("base", condition)
-            paper = wide.loc[row.loss, (arm, condition)] - wide.loc[row.loss, other]
-            name = f"{contrast}, {condition}" + (f", {arm}" if contrast == "shifted-clean" else "")
-            mine = [100 * value for value in (row.value, row.low, row.high)]
-            agree = bool(np.sign(row.value) == np.sign(paper))
-            rows.append([name, row.loss, row.seed, *mine, paper, agree])
-    columns = ["effect", "loss", "seed", "ours", "low", "high", "paper", "same_sign"]
-    return pd.DataFrame(rows, columns=columns)
-
-
-def agreement(cells: pd.DataFrame) -> str:
-    """How often the sign agrees, overall and per effect."""
-    if cells.empty:
-        return "The paper has no numbers for this data set."
-    words = [
-        f"{effect}: {int(part['same_sign'].sum())} of {len(part)}"
-        for effect, part in cells.groupby("effect", sort=False)
-    ]
-    total = f"{int(cells['same_sign'].sum())} of {len(cells)}"
-    return f"**Answer:** the sign agrees in {total} cells ({'; '.join(words)})."
 
 
 def surprises(tables: Tables) -> str:
