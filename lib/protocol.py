@@ -16,9 +16,9 @@ class Setting:
     departure: str
 
 
-STEPS = "few large steps instead of many small ones: a budget of processor minutes"
+STEPS = "few large steps: a budget of minutes"
 PAPER: dict[str, Setting] = {
-    "trunk": Setting("bn_inception", "a small trunk, whose weights a package carries"),
+    "trunk": Setting("bn_inception", "small; a package carries its weights"),
     "embedding": Setting(128, ""),
     "image_size": Setting(227, "fewer pixels, less time"),
     "optimiser": Setting("rmsprop", STEPS),
@@ -27,12 +27,12 @@ PAPER: dict[str, Setting] = {
     "lr_loss": Setting(None, STEPS),  # a value a loss and data set: lib.losses
     "weight_decay": Setting(1e-4, ""),
     "batch": Setting(32, ""),
-    "iterations": Setting(100, "shorter epochs: validation comes sooner"),
-    "epochs": Setting(1000, "a bound on the time; patience should end the training before"),
+    "iterations": Setting(100, "shorter epochs, validated more often"),
+    "epochs": Setting(1000, "a bound on the time"),
     "patience": Setting(15, "shorter, as the epochs are fewer"),
-    "precision": Setting("f32", "bfloat16 inside the trunk: faster; the rest stays float32"),
-    "p": Setting(1.0, "only a share of the training images gets another background"),
-    "seeds": Setting([42], "its own seed means nothing here; more seeds show the spread"),
+    "precision": Setting("f32", "faster; linear layer and loss stay f32"),
+    "p": Setting(1.0, "only a share of the images is changed"),
+    "seeds": Setting([42], "other seeds; several show the spread"),
 }
 
 

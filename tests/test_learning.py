@@ -45,6 +45,10 @@ def test_a_departure_is_marked() -> None:
     assert moved.loc["lr_loss"].tolist()[:2] == ["0.01", "0.005138"]
 
 
+def test_reasons_fit_into_the_tables_column() -> None:
+    assert all(len(setting.departure) <= 40 for setting in protocol.PAPER.values())
+
+
 def test_every_parameter_of_the_stage_is_compared() -> None:
     assert set(protocol.PAPER) == set(params.section("demo", "train"))
 
