@@ -135,7 +135,7 @@ def sentences(table: pd.DataFrame) -> str:
         for row in table.itertuples()
     ]
     counts = f"**{table['trained'].sum()} of {len(table)} model(s) count as trained**"
-    first = f"{counts}: they rose clearly above the untrained trunk, then stopped rising."
+    first = f"{counts} (risen clearly above the untrained trunk, then no longer rising)."
     return "\n".join([first, "", *lines])
 
 
@@ -227,14 +227,15 @@ def neighbour_figure(near: Neighbours, scenes: Scenes, size: int, title: str) ->
 def written(study: str, loss: str, figures: Path) -> pd.DataFrame:
     """Every file that the notebook wrote: where, what it holds, how large."""
     folder = paths.StudyPaths(study).models / loss
-    holds = {
-        "training.csv": "the curves: one row an arm, seed, epoch and condition",
-        "models.json": "the models: which weights belong to which arm and seed",
-    }
+    holds = {"training.csv": "the curves", "models.json": "which weights are whose"}
     files = sorted(file for file in folder.iterdir() if not file.name.startswith("."))
-    rows = [[_place(f), holds.get(f.name, "weights of the kept epoch"), _size(f)] for f in files]
-    rows += [[_place(figures), "the figures of this page", ""]]
-    return pd.DataFrame(rows, columns=["file", "holds", "size"]).set_index("file")
+    files += sorted(figures.iterdir())
+    weights = {".safetensors": "weights of the kept epoch"}
+    rows = [
+        [f.name, holds.get(f.name, weights.get(f.suffix, "figure")), _size(f), _place(f.parent)]
+        for f in files
+    ]
+    return pd.DataFrame(rows, columns=["file", "holds", "size", "in"]).set_index("file")
 
 
 def _place(file: Path) -> str:

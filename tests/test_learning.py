@@ -90,8 +90,12 @@ def test_curves_neighbours_and_files_are_shown(study: str, history: pd.DataFrame
         scenes.store.labels[near.found["base"]] == scenes.store.labels[near.queries][:, None]
     ).sum()
     assert f"base {hits}," in learning.neighbour_finding(near, scenes.store.labels)
-    files = learning.written(study, "triplet", where.reports / "figures")
-    assert len(files) == 4 + 2 + 1 and (files["holds"] != "").all()
+    figures = where.reports / "figures"
+    figures.mkdir(parents=True)
+    (figures / "curves.png").write_bytes(bytes(2000))
+    files = learning.written(study, "triplet", figures)
+    assert files["holds"].value_counts()["weights of the kept epoch"] == 4 and len(files) == 7
+    assert files.loc["curves.png"].tolist() == ["figure", "2.0 kB", "reports/small/figures"]
 
 
 def test_both_arms_are_shown_the_same_crops(study: str) -> None:
