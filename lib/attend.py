@@ -18,7 +18,7 @@ from lib.progress import say
 from lib.scenes import Scenes
 from lib.threads import fixed_threads
 
-VERSION = 1  # raise when the maps change: cached maps are then made again
+VERSION = 2  # raise when the maps change: cached maps are then made again
 MODEL = evaluate.MODEL
 EXPLANATION = ["method", "target"]
 CLASS_MATES = 8  # pictures whose embeddings make the class mean: enough for a mean, soon embedded

@@ -33,7 +33,7 @@ OPTIMISERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adamw": partial(torch.optim.AdamW, fused=True),
     "rmsprop": partial(torch.optim.RMSprop, momentum=0.9, foreach=True),  # torch has no fused one
 }
-VERSION = 1  # raise when the arithmetic of training changes: older checkpoints are then ignored
+VERSION = 2  # raise when the arithmetic of training changes: older checkpoints are then ignored
 
 
 @dataclass(frozen=True)
