@@ -80,7 +80,7 @@ def partners_of(
         ]
     if target != "similarity_to_nearest":
         return [gallery[:0] for _ in rows]
-    known = evaluate.cached_embeddings(study, model, scenes, gallery, "clean", 0, 0)
+    known = evaluate.View(study, model, scenes).embeddings("clean")
     at = np.searchsorted(gallery, rows)
     alike = known[at] @ known.T
     alike[torch.arange(len(rows)), at] = -torch.inf

@@ -190,7 +190,7 @@ def neighbours(study: str, loss: str, scenes: Scenes, seed: int, count: int = 3)
     mine = [model for model in models(study, loss) if model.seed == seed]
     found = {}
     for model in [untrained(mine[0]), *mine]:
-        vectors = evaluate.cached_embeddings(study, model, scenes, rows, "clean", 0, 0)
+        vectors = evaluate.View(study, model, scenes).embeddings("clean")
         nearest = retrieval.neighbours(vectors, k=5)[0][torch.as_tensor(at)].numpy()
         found[model.arm] = rows[nearest]
     return Neighbours(rows[at], found)
