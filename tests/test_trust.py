@@ -169,7 +169,7 @@ def setup(study: str, monkeypatch: pytest.MonkeyPatch) -> trust.Setup:
 def test_partners_are_others_the_nearest_or_of_the_class(setup):
     model, gallery = setup.models["base"], setup.scenes.store.rows("test")
     labels = setup.scenes.store.labels
-    known = evaluate.cached_embeddings(setup.study, model, setup.scenes, gallery, "clean", 0, 0)
+    known = evaluate.View(setup.study, model, setup.scenes).embeddings("clean")
     nearest = setup.partners(model, setup.rows, Explanation("gradient", "similarity_to_nearest"))
     for row, (found,) in zip(setup.rows, nearest, strict=True):
         own = known[list(gallery).index(row)]
