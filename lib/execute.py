@@ -419,8 +419,8 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("-p", action="append", default=[], metavar="name=value", dest="overrides")
     parser.add_argument("--out", type=Path, help="output folder (default: reports/<study>)")
     parser.add_argument("--stem", "--name", help="name of the results (default: the notebook's)")
-    parser.add_argument("--previous", help="stem of the page before (default: from notebooks/)")
-    parser.add_argument("--next", help="stem of the page after (default: from notebooks/)")
+    parser.add_argument("--previous", help="stem of the page before ('': none; default: by number)")
+    parser.add_argument("--next", help="stem of the page after ('': none; default: by number)")
     return parser.parse_args(argv)
 
 

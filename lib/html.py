@@ -132,12 +132,13 @@ def _exporter(folder: Path) -> HTMLExporter:
 
 
 def _neighbours(source: Path, given: tuple[str | None, str | None]) -> list[tuple]:
-    """[(notebook, page) before, (notebook, page) after]; None where there is none."""
+    """[(notebook, page) before, (notebook, page) after]; None where there is none (given "")."""
     stems = sorted({path.stem for path in source.parent.glob("[0-9]*.ipynb")} | {source.stem})
     here = stems.index(source.stem)
     before = stems[here - 1] if here else None
     after = stems[here + 1] if here + 1 < len(stems) else None
-    return [(before, given[0] or before), (after, given[1] or after)]
+    links = zip((before, after), given, strict=True)
+    return [(None, None) if page == "" else (near, page or near) for near, page in links]
 
 
 def _relative(source: Path, out_dir: Path) -> str | None:

@@ -12,7 +12,7 @@ import pytest
 from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from lib import params
+from lib import html, params
 from lib.execute import (
     NotebookFailed,
     ParameterError,
@@ -338,3 +338,11 @@ def test_sigterm_leaves_no_kernel_and_no_worker_behind(source: Path, tmp_path: P
     # ipykernel notices a dead parent after a second, but its workers never do
     assert waited(lambda: not alive(kernel) and not alive(worker), 0.5)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_page_without_neighbours(tmp_path: Path) -> None:
+    for name in ("01_a", "02_b", "03_c"):
+        (tmp_path / f"{name}.ipynb").touch()
+    found = html._neighbours(tmp_path / "02_b.ipynb", (None, ""))
+    assert found == [("01_a", "01_a"), (None, None)]
+    assert html._neighbours(tmp_path / "02_b.ipynb", ("x", None))[0] == ("01_a", "x")

@@ -37,7 +37,7 @@ def test_named_tables_files_and_studies_exist() -> None:
 
 def test_notebooks_open_alike() -> None:
     files = sorted(paths.NOTEBOOKS.glob("*.ipynb"))
-    assert len(files) == 6
+    assert len(files) == 7
     for file in files:
         first, second = nbformat.read(file, as_version=4).cells[:2]
         assert first.source.startswith("# ") and second.metadata["tags"] == ["parameters"]
