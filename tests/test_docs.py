@@ -121,3 +121,16 @@ def test_ones_own_photographs_go_through_both_notebooks(tmp_path: Path) -> None:
     assert shares.loc[shares["metric"] == "area_mean", "value"].between(0.02, 0.8).all()
     page = (reports / "01_data.html").read_text(encoding="utf-8")
     assert "<b>class" not in page  # a name is shown as text, never as HTML
+
+
+def test_every_table_and_column_is_explained() -> None:
+    text = (DOCS / "read-the-tables.md").read_text(encoding="utf-8")
+    shared = text.split("| file | one row |")[0]
+    lines = {line.split("`")[1]: line for line in text.splitlines() if line.startswith("| `")}
+    tables = sorted(paths.REPORTS.glob("*/*.csv"))
+    assert len(tables) > 10
+    for table in tables:
+        assert table.name in lines, f"{table.name} is not on the page"
+        for column in pd.read_csv(table, nrows=0).columns:
+            known = f"`{column}`" in lines[table.name] or f"`{column}`" in shared
+            assert known, f"{table.parent.name}/{table.name}: column {column}"
