@@ -9,8 +9,9 @@ from lib.answers import Tables
 from lib.figures import COLOURS, LABELS, MARKERS, headline, plt
 
 COLUMNS = ["measure", "what", "loss", "arm", "seed", "ours", "low", "high", "paper", "same_sign"]
-DROP = "change under a new background"
-HELP = {"random_background": "BGAugment - base, new background", "clean": "BGAugment - base, clean"}
+DROP = "new background"
+HELP = {"random_background": "BGAugment gain, new background", "clean": "BGAugment gain, clean"}
+LOOK = "BGAugment gain, attention"
 
 
 def levels(tables: Tables, dataset: str) -> pd.DataFrame:
@@ -55,7 +56,7 @@ def effects(tables: Tables, dataset: str) -> pd.DataFrame:
     moved = _attention(tables.attention_effects)
     for row in moved[moved["loss"].isin(score.index)].itertuples():
         paper = score.loc[row.loss, "bgaugment"] - score.loc[row.loss, "base"]
-        rows.append(_row("attention score", "BGAugment - base", row, "bgaugment", 1, paper))
+        rows.append(_row("attention score", LOOK, row, "bgaugment", 1, paper))
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -83,8 +84,8 @@ def agreement(cells: pd.DataFrame) -> str:
         return "The paper has no numbers for this data set."
     agrees = cells["same_sign"].astype(bool)
     words = [
-        f"{measure.split(',')[0]}, {what}: {int(part.sum())} of {len(part)}"
-        for (measure, what), part in agrees.groupby([cells["measure"], cells["what"]], sort=False)
+        f"{what}: {int(part.sum())} of {len(part)}"
+        for what, part in agrees.groupby(cells["what"], sort=False)
     ]
     other = cells[~agrees]
     sure = other[(other["low"] > 0) | (other["high"] < 0)]
@@ -118,10 +119,11 @@ def scatter(cells: pd.DataFrame, title: str) -> Figure:
             rows["paper"], rows["ours"], error, color=COLOURS[arm], marker=MARKERS[arm], ls="",
             capsize=3, label=LABELS[arm],
         )  # fmt: skip
-        for row in rows.itertuples():
-            axis.annotate(
-                compare.label_of(row.loss), (row.paper, row.ours), (5, 4), fontsize=8,
-                textcoords="offset points",
+        for place, row in enumerate(rows.sort_values("ours").itertuples()):
+            axis.annotate(  # left and right in turn: neighbours do not cover each other
+                compare.label_of(row.loss), (row.paper, row.ours), (-7 if place % 2 else 7, 0),
+                fontsize=8, textcoords="offset points", va="center",
+                ha="right" if place % 2 else "left",
             )  # fmt: skip
     axis.set(xlabel="published change of MAP@R in points ↑", ylabel="ours ↑")
     axis.legend(fontsize=9)
