@@ -31,8 +31,8 @@ from torchvision import transforms
 from torchvision.transforms import functional as F
 
 from lib import datasets, paths
+from lib.backgrounds import pools
 from lib.files import write_json
-from lib.prepare import background_files
 from lib.scenes import TEST_CROP, Scenes
 from lib.store import decode_all, open_image, write_store
 
@@ -162,7 +162,7 @@ def measure(name: str, material: Material, size: int, cores: int, images: int) -
 
 def prepare(root: Path, count: int, sizes: list[int]) -> Material:
     """Write masks and stores under `root`, saying how long the stores take."""
-    files, pool = photographs(count), background_files("unsplash", 0, 0, 0)["train"]
+    files, pool = photographs(count), pools("unsplash", 0, 0, 0)["train"]
     material = Material(root, files, write_masks(files, root / "masks"), pool)
     paths.ROOT = root
     for size in sizes:
