@@ -47,7 +47,7 @@ def blob(height: int, width: int) -> np.ndarray:
 
 def photographs(count: int) -> list[Path]:
     """The first `count` training photographs of CUB-200-2011, spread over its classes."""
-    folder = datasets.locate("cub200", {})
+    folder, _ = datasets.locate("cub200", {})
     table = datasets.read("cub200", folder)
     table = table[table["split"] == "train"]
     picked = table.iloc[np.linspace(0, len(table) - 1, count).astype(int)]

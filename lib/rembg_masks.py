@@ -33,6 +33,7 @@ class _OpenVino:
         import openvino
 
         settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
+        settings["ENABLE_CPU_PINNING"] = False  # else all processes sit on the first core
         self._names = list(names)
         self._run = openvino.Core().compile_model(str(model), "CPU", settings)
 

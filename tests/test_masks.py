@@ -104,6 +104,8 @@ def test_u2netp_masks_equal_rembgs_own(home: Path) -> None:
             ours = np.asarray(rembg_masks.predict("u2netp", image.convert("RGB"))).astype(int)
         assert np.abs(ours - expected).max() <= 1
         assert ours.max() > 200
+    engine = rembg_masks.session("u2netp").inner_session._run
+    assert not engine.get_property("ENABLE_CPU_PINNING")  # else all workers share one core
     rembg_masks.session.cache_clear()
 
 
