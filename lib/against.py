@@ -17,7 +17,7 @@ LOOK = "BGAugment gain, attention"
 def levels(tables: Tables, dataset: str) -> pd.DataFrame:
     """Every cell of the paper's Tables 1 and 2 with ours; MAP@R in percent, scores as they are.
 
-    Ours under random_background is the mean over draws, its interval the first draw's over classes.
+    Ours under random_background are means over draws, also of the ends of the intervals.
     """
     part = tables.retrieval
     part = part[(part["metric"] == "map_at_r") & (part["sides"] == "both")]

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lib import compare, losses
+from lib import compare, losses, trust_figures
 from lib.errors import StudyError
 from lib.figures import COLOURS, LABELS, MARKERS, headline, plt
 from lib.files import digest
@@ -23,7 +23,9 @@ class Tables:
     attention: pd.DataFrame
     attention_effects: pd.DataFrame
     attention_controls: pd.DataFrame
+    attention_methods: pd.DataFrame
     masks: pd.DataFrame
+    mask_sensitivity: pd.DataFrame
 
     @classmethod
     def read(cls, folder: Path) -> "Tables":
@@ -159,7 +161,7 @@ def attention(tables: Tables) -> str:
 
 
 def how_sure(tables: Tables) -> str:
-    """Answer to Q7: what the spread over draws and seeds is, and how good the masks are."""
+    """Answer to Q7: spread over draws and seeds, the masks, the attribution methods."""
     part = tables.retrieval
     part = part[(part["condition"] == "random_background") & (part["metric"] == "map_at_r")]
     part = part[part["sides"] == "both"]
@@ -179,7 +181,10 @@ def how_sure(tables: Tables) -> str:
         text += f"Over seeds it varies by {100 * seeds['std'].mean():.2f} points (mean std). "
     else:
         text += "Only one seed was trained: **nothing here says how far another would differ**. "
-    return text + f"Masks, IoU where the truth is known: {'; '.join(words) or 'no truth at hand'}."
+    text += f"Masks, IoU where the truth is known: {'; '.join(words) or 'no truth at hand'}. "
+    text += compare.mask_finding(tables.mask_sensitivity) + ". "
+    moved = tables.attention_methods
+    return text + trust_figures.matrix_finding(moved[moved["arm"].str.contains("-")]) + "."
 
 
 def surprises(tables: Tables) -> str:
@@ -217,13 +222,7 @@ def headline_figure(tables: Tables, title: str) -> Figure:
             value, at, xerr=[[value - low], [high - value]], color=COLOURS[row.arm],
             marker=MARKERS[row.arm], capsize=3,
         )  # fmt: skip
-    several = len({row.seed for row in rows}) > 1
-    names = [
-        LABELS[row.arm]
-        + (f", {compare.label_of(row.loss)}" if row.loss != "none" else "")
-        + (f", seed {row.seed}" if several and row.loss != "none" else "")
-        for row in rows
-    ]
+    names = compare.model_names([(row.loss, row.arm, row.seed) for row in rows])
     axis.set_yticks(range(len(rows)), names, fontsize=9)
     axis.invert_yaxis()
     axis.axvline(0, color="black", lw=1)

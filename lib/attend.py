@@ -7,13 +7,13 @@ from typing import Protocol
 import numpy as np
 import pandas as pd
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from lib import attention, attribution, evaluate, paths, shifts, stats
+from lib import attention, attribution, evaluate, shifts, stats
 from lib.attribution import PAPER, Explanation
 from lib.embedder import Embedder
-from lib.files import atomic, key_of
+from lib.files import key_of
+from lib.keep import kept
 from lib.progress import say
 from lib.scenes import Scenes
 from lib.threads import fixed_threads
@@ -133,23 +133,21 @@ def maps_of(
         version=VERSION, model=subject.identity, data=scenes.fingerprint, rows=rows.tolist(),
         method=explanation.method, seed=seed, size=subject.image_size, **settings, **more,
     )  # fmt: skip
-    file = paths.StudyPaths(study).scratch / "maps" / f"{key}.safetensors"
-    if file.exists():
-        return load_file(file)["maps"]
-    network, size = subject.load(), subject.image_size
-    images, _ = pictures(scenes, rows, size)
-    precision = settings.get("precision", "f32")
-    made = attribution.attribute(
-        explanation.method, network, network.normalise(images),
-        black=network.normalise(torch.zeros_like(images[:1])), target=explanation.target,
-        reference=None if black else references(network, scenes, partners, size, precision),
-        seeds=torch.as_tensor(rows) + 1_000_003 * seed,
-        batch=25 if images.device.type == "cpu" else 250, **settings,
-    )  # fmt: skip
-    made = made.float().cpu().contiguous()
-    with atomic(file) as temporary:
-        save_file({"maps": made}, temporary)
-    return made
+
+    def make() -> dict[str, Tensor]:
+        network, size = subject.load(), subject.image_size
+        images, _ = pictures(scenes, rows, size)
+        precision = settings.get("precision", "f32")
+        made = attribution.attribute(
+            explanation.method, network, network.normalise(images),
+            black=network.normalise(torch.zeros_like(images[:1])), target=explanation.target,
+            reference=None if black else references(network, scenes, partners, size, precision),
+            seeds=torch.as_tensor(rows) + 1_000_003 * seed,
+            batch=25 if images.device.type == "cpu" else 250, **settings,
+        )  # fmt: skip
+        return {"maps": made.float().cpu().contiguous()}
+
+    return kept(study, "maps", key, make)["maps"]
 
 
 def names_of(model: evaluate.Model) -> dict[str, str | int]:

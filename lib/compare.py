@@ -195,8 +195,8 @@ def mask_finding(sensitivity: pd.DataFrame) -> str:
     less = int((wide["bgaugment"] > wide["base"]).sum())
     above, lost = int((helped["low"] > 0).sum()), int((base["high"] < 0).sum())
     return (
-        f"Through {len(base)} kinds of masks base loses beyond its interval with {lost}, BGAugment "
-        f"loses less than base with {less} and stands above it on new backgrounds with {above}"
+        f"Through {len(base)} kinds of masks: base surely loses with {lost}, BGAugment loses less "
+        f"than base with {less} and is surely better on new backgrounds with {above}"
     )
 
 

@@ -1,19 +1,19 @@
 """04_shift: every model under every condition, one row a query, then the summary tables."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lib import paths, retrieval, shifts, stats, train
 from lib.embedder import Embedder
 from lib.errors import StudyError
-from lib.files import atomic, digest, key_of, read_json
+from lib.files import digest, key_of, read_json
+from lib.keep import kept
 from lib.progress import say
 from lib.scenes import Scenes
 
@@ -106,7 +106,7 @@ class View:
             )  # fmt: skip
             return {"embeddings": made}
 
-        return self._kept("embeddings", self.key(condition, draw), make)["embeddings"]
+        return kept(self.study, "embeddings", self.key(condition, draw), make)["embeddings"]
 
     def scores(self, condition: str, draw: int = 0, sides: str = "both") -> dict[str, Tensor]:
         """Every metric per query (N,). A query's own photograph is never in its ranking.
@@ -125,7 +125,7 @@ class View:
 
         gallery = self.key("clean", 0) if sides == "query" else ""
         key = key_of(scoring=SCORING, queries=self.key(condition, draw), gallery=gallery)
-        return self._kept("scores", key, make)
+        return kept(self.study, "scores", key, make)
 
     def table(self, condition: str, draw: int, sides: str) -> pd.DataFrame:
         """One row a query: who, under what, and the metrics."""
@@ -134,17 +134,6 @@ class View:
             loss=self.model.loss, arm=self.model.arm, seed=self.model.seed, condition=condition,
             sides=sides, draw=draw, **{name: values[name] for name in METRICS},
         )  # fmt: skip
-
-    def _kept(
-        self, kind: str, key: str, make: Callable[[], dict[str, Tensor]]
-    ) -> dict[str, Tensor]:
-        file = paths.StudyPaths(self.study).scratch / kind / f"{key}.safetensors"
-        if file.exists():
-            return load_file(file)
-        made = make()
-        with atomic(file) as temporary:
-            save_file(made, temporary)
-        return made
 
 
 def plan(conditions: list[str], draws: int, draws_control: int) -> list[tuple[str, int]]:

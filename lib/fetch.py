@@ -27,7 +27,12 @@ def mirror() -> Path | None:
 
 
 def bring(source: Archive | Drive | Kaggle, folder: Path) -> Path:
-    """Download a source and unpack it into `folder`."""
+    """Download a source and unpack it into `folder`, which must be empty or absent."""
+    if folder.exists() and any(folder.iterdir()):
+        raise StudyError(
+            f"{folder} is not empty, but holds no layout that the study knows. Move what is in it "
+            "away, or put the data set there in one of its layouts."
+        )
     archives = paths.RAW / "archives"
     if isinstance(source, Kaggle):
         return from_kaggle(source, folder)

@@ -84,6 +84,14 @@ def contact_sheet(
     return figure
 
 
+def framed(axis: plt.Axes, picture: np.ndarray, right: bool | None) -> None:
+    """A picture in a frame: green for a right one, grey for a wrong one, black for a query."""
+    colour = "black" if right is None else "#009E73" if right else "#bbbbbb"
+    axis.imshow(picture)
+    axis.set(xticks=[], yticks=[])
+    axis.spines[:].set(visible=True, color=colour, linewidth=3)
+
+
 def overlay(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """The image with everything outside the mask faded and the mask's outline drawn."""
     soft = mask[..., None] / 255

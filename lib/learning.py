@@ -10,11 +10,10 @@ from matplotlib.figure import Figure
 
 from lib import evaluate, losses, paths, retrieval, stats, train
 from lib.evaluate import Model
-from lib.figures import COLOURS, LABELS, MARKERS, contact_sheet, headline, plt
-from lib.files import key_of, read_json, write_table
+from lib.figures import COLOURS, LABELS, MARKERS, contact_sheet, framed, headline, plt
+from lib.files import key_of, write_table
 from lib.scenes import Scenes
 
-RIGHT, WRONG = "#009E73", "#bbbbbb"
 PANELS = {"clean": "MAP@R ↑, clean", "random_background": "MAP@R ↑, replaced"}
 
 
@@ -61,9 +60,7 @@ def sampling(scenes: Scenes, loss: str, batch: int) -> str:
 
 def models(study: str, loss: str) -> list[Model]:
     """The trained models of one loss."""
-    folder = paths.StudyPaths(study).models / loss
-    entries = read_json(folder / "models.json")
-    return [Model(**{**entry, "weights": folder / entry["weights"]}) for entry in entries]
+    return [model for model in evaluate.models_of(study) if model.loss == loss]
 
 
 def untrained(model: Model) -> Model:
@@ -211,11 +208,10 @@ def neighbour_figure(near: Neighbours, scenes: Scenes, size: int, title: str) ->
     for line, (query, arm) in zip(axes, pairs, strict=True):
         shown = np.array([near.queries[query], *near.found[arm][query]])
         pictures = scenes.images.centre(shown, size)[:, :3].permute(0, 2, 3, 1).byte().cpu().numpy()
-        frames = ["black", *np.where(labels[shown[1:]] == labels[shown[0]], RIGHT, WRONG)]
-        for axis, picture, colour in zip(line, pictures, frames, strict=True):
-            axis.imshow(picture)
-            axis.set(xticks=[], yticks=[])
-            axis.spines[:].set(visible=True, color=colour, linewidth=3)
+        for axis, picture, hit in zip(
+            line, pictures, labels[shown] == labels[shown[0]], strict=True
+        ):
+            framed(axis, picture, None if axis is line[0] else hit)
         line[0].set_ylabel(LABELS[arm], fontsize=8)
     headline(figure, title)
     return figure

@@ -6,12 +6,12 @@ Higher scores should go with smaller losses, so every correlation here should be
 import numpy as np
 import pandas as pd
 import torch
-from safetensors.torch import load_file, save_file
 from scipy.stats import norm
 from torch import Tensor
 
-from lib import evaluate, paths, shifts, stats
-from lib.files import atomic, key_of
+from lib import evaluate, shifts, stats
+from lib.files import key_of
+from lib.keep import kept
 from lib.scenes import Scenes
 from lib.threads import fixed_threads
 
@@ -50,20 +50,18 @@ def _kept(study: str, model: evaluate.Model, scenes: Scenes, rows: np.ndarray, s
         version=1, model=model.identity, data=scenes.fingerprint, rows=rows.tolist(), seed=seed,
         draws=DRAWS, size=model.image_size, bits=model.precision, what="similarity kept",
     )  # fmt: skip
-    file = paths.StudyPaths(study).scratch / "kept" / f"{key}.safetensors"
-    if file.exists():
-        return load_file(file)["kept"]
-    network = model.load()
-    options = {"seed": seed, "size": model.image_size, "precision": model.precision}
-    clean = shifts.embed(network, scenes, rows, "clean", draw=0, **options)
-    moved = [
-        shifts.embed(network, scenes, rows, "random_background", draw=d, **options)
-        for d in range(DRAWS)
-    ]
-    kept = torch.stack([(clean * other).sum(dim=1) for other in moved]).mean(dim=0)
-    with atomic(file) as temporary:
-        save_file({"kept": kept}, temporary)
-    return kept
+
+    def make() -> dict[str, Tensor]:
+        network = model.load()
+        options = {"seed": seed, "size": model.image_size, "precision": model.precision}
+        clean = shifts.embed(network, scenes, rows, "clean", draw=0, **options)
+        moved = [
+            shifts.embed(network, scenes, rows, "random_background", draw=d, **options)
+            for d in range(DRAWS)
+        ]
+        return {"kept": torch.stack([(clean * one).sum(dim=1) for one in moved]).mean(dim=0)}
+
+    return kept(study, "kept", key, make)["kept"]
 
 
 def joined(per_image: pd.DataFrame, changes: dict[str, pd.DataFrame]) -> pd.DataFrame:
@@ -145,13 +143,17 @@ def verdict(found: pd.DataFrame) -> str:
     part = found[found["outcome"] == "map_at_r_change"]
     images, models = (part[part["over"] == name] for name in ("images", "models"))
     sure, n = (images["low"] > 0).sum(), len(images)
-    words = "does not tell" if not sure else "tells"
+    words = "tells" if sure > n / 2 else "does not tell"  # one of many may be luck
     within = models[models["arm"] != "both"]
-    both = "goes with" if (models[models["arm"] == "both"]["low"] > 0).any() else "is not sure of"
+    both = models[models["arm"] == "both"]
+    if both["low"].isna().all():
+        over = f"{both['n'].max()} models are too few to say whether it tells which models do"
+    else:
+        sign = "goes" if (both["low"] > 0).any() else "does not surely go"
+        over = f"over the models of both arms a higher score {sign} with a smaller loss"
     return (
-        f"The score {words} which images keep their precision (sure for {sure} of {n} models). "
-        f"Over the models of both arms it {both} a smaller loss; within one arm that is sure "
-        f"for {(within['low'] > 0).sum()} of {len(within)} arms."
+        f"The score {words} which images keep their precision (surely for {sure} of {n} models); "
+        f"{over}; within one arm it surely does for {(within['low'] > 0).sum()} of {len(within)}."
     )
 
 

@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lib import attend, attention, controls, evaluate, paths
-from lib.compare import label_of
+from lib.compare import model_names
 from lib.figures import COLOURS, LABELS, MARKERS, headline, plt
 from lib.scenes import Scenes
 
@@ -26,9 +26,11 @@ def table_two(table: pd.DataFrame, dataset: str) -> pd.DataFrame:
     ours = table[(table["metric"] == SCORE) & (table["method"] == "smoothgrad")]
     both = ours.merge(published(dataset), on=["loss", "arm"], how="left").set_index(evaluate.MODEL)
     columns = {"value": "score ↑", "low": "low", "high": "high", "std_over_images": "std"}
-    columns |= {"mean": "paper ↑", "std": "its std", "difference": "difference"}
-    both["difference"] = both["value"] - both["mean"]
-    return both[list(columns)].rename(columns=columns)
+    if both["mean"].notna().any():
+        columns |= {"mean": "paper ↑", "std": "its std", "difference": "difference"}
+        both["difference"] = both["value"] - both["mean"]
+    names = model_names(list(both.index))
+    return both[list(columns)].rename(columns=columns).set_axis(names, axis=0)
 
 
 def score_figure(
@@ -61,7 +63,7 @@ def _distributions(axis: Axes, models: list, mean: pd.DataFrame) -> None:
         axis.errorbar(
             row["value"], at, xerr=error, color="black", marker=MARKERS[model[1]], ms=5, capsize=3
         )
-    axis.set_yticks(range(len(models)), [model_label(*model) for model, _ in models], fontsize=9)
+    axis.set_yticks(range(len(models)), model_names([m for m, _ in models]), fontsize=9)
     axis.invert_yaxis()
     axis.axvline(0, color="black", lw=1)
     axis.set_xlabel("attention score ↑ (0: uniform map)")
@@ -78,11 +80,6 @@ def _gains(axis: Axes, effects: pd.DataFrame, places: dict, dataset: str) -> Non
             axis.plot(gain, at, "d", color="black", mfc="white")
     axis.axvline(0, color="black", lw=1)
     axis.set_xlabel("BGAugment − base ↑" + ("\n◇ published" if len(theirs) else ""))
-
-
-def model_label(loss: str, arm: str, seed: int) -> str:
-    """A model in one line."""
-    return LABELS[arm] if arm == "untrained" else f"{label_of(loss)}, {LABELS[arm]} {seed}"
 
 
 def measures(per_image: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:

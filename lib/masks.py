@@ -125,6 +125,18 @@ SOURCES: dict[str, Source] = {
 }
 
 
+def usable(areas: pd.Series) -> pd.Series:
+    """Which masks show an object, by their areas (means, 0 to 1): the rule above."""
+    return areas.between(EMPTY, FULL)
+
+
+def changed(mask: np.ndarray, steps: list[str]) -> np.ndarray:
+    """A mask after the transforms of `steps`, one after the other."""
+    for step in steps:
+        mask = TRANSFORMS[step](mask)
+    return mask
+
+
 def get(name: str) -> tuple[Source, list[str]]:
     """The source of `name` (base+transform+...) and its transforms; unknown names raise."""
     base, *steps = name.split("+")
@@ -157,15 +169,14 @@ def make_masks(study: str, source: str, workers: int = 0) -> Store:
             expected = tuple(store.index.loc[row, ["height", "width"]])
             if mask.shape != expected:
                 raise StudyError(f"mask {row} is {mask.shape}, its image {expected}.")
-            for step in steps:
-                mask = TRANSFORMS[step](mask)
+            mask = changed(mask, steps)
             areas.append(float(mask.mean() / 255))
             yield mask
 
     index = store.index[["path", "label", "class_name", "split"]]
     made = write_store(where.masks / source, index, measured())
     table = index.assign(area=areas)
-    table["usable"] = table["area"].between(EMPTY, FULL)
+    table["usable"] = usable(table["area"])
     if not table["usable"].any() and source not in ("full", "none"):
         raise StudyError(
             f"not one of the {len(table)} masks of {source} covers between {EMPTY:.0%} and "

@@ -105,11 +105,18 @@ def _masks_in(file: Path) -> Iterator[np.ndarray]:
         raise StudyError(f"{file} is damaged ({error}). Delete it and run again.") from error
 
 
+def _fetched(name: str) -> int:
+    """Have the model on disk; its size in bytes (0 for models that rembg itself looks after)."""
+    if name in MASK_MODELS:
+        return mask_model(name).stat().st_size
+    session(name)
+    return 0
+
+
 def rembg_masks(name: str, study: str, store: Store, workers: int) -> Iterator[np.ndarray]:
     """Masks of every image by rembg; killed and started again, it goes on where it stopped."""
     files = source_files(study)
-    # fetched before the workers start, so that only one does
-    size = mask_model(name).stat().st_size if name in MASK_MODELS else session(name) and 0
+    size = _fetched(name)  # before the workers start, so that only one process fetches
     key = key_of(model=name, bytes=size, store=store.fingerprint, chunk=CHUNK)
     folder = paths.StudyPaths(study).scratch / f"masks-{key}"
     sizes = list(zip(store.index["width"], store.index["height"], strict=True))

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from lib import evaluate, retrieval, shifts
 from lib.compare import label_of
-from lib.figures import LABELS, headline, plt
+from lib.figures import LABELS, framed, headline, plt
 from lib.scenes import Scenes
 
 
@@ -71,10 +71,7 @@ def gallery_figure(found: list[dict], title: str) -> Figure:
     figure, axes = plt.subplots(len(found), 6, figsize=(7.5, 1.2 * len(found) + 0.6))
     for line, entry in zip(axes, found, strict=True):
         for axis, image, hit in zip(line, entry["images"], entry["hits"], strict=True):
-            axis.imshow(image)
-            axis.set(xticks=[], yticks=[])
-            colour = "black" if axis is line[0] else "#009E73" if hit else "#bbbbbb"
-            axis.spines[:].set(visible=True, color=colour, linewidth=3)
+            framed(axis, image, None if axis is line[0] else hit)
         what = "clean" if entry["condition"] == "clean" else "shifted"
         line[0].set_ylabel(f"{entry['rule']}\n{LABELS[entry['arm']]}\n{what}", fontsize=7)
     headline(figure, title)

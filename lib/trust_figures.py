@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 
 from lib import attend
 from lib.attribution import Explanation
+from lib.compare import model_names
 from lib.figures import COLOURS, LABELS, MARKERS, headline, plt
 from lib.looks import SCORE
 from lib.trust import BLIND, ORDERS, label_of
@@ -244,9 +245,10 @@ def _forest(axis: Axes, images: pd.DataFrame, places: dict, labels: dict) -> Non
                 marker="o" if shift < 0 else "D", mfc="white" if shift > 0 else None,
                 label=label if first else None,
             )  # fmt: skip
-    names = [LABELS[m[1]] if m[1] == "untrained" else f"{m[0]}, {LABELS[m[1]]}" for m in places]
-    axis.set_yticks(range(len(places)), names, fontsize=8)
+    axis.set_yticks(range(len(places)), model_names(list(places)), fontsize=8)
     axis.invert_yaxis()
     axis.axvline(0, color="black", lw=1)
     axis.set_xlabel("rank correlation over images (expected > 0)")
-    axis.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.4, -0.14), frameon=False)
+    axis.figure.legend(
+        *axis.get_legend_handles_labels(), fontsize=8, loc="outside lower right", frameon=False
+    )

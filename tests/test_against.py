@@ -39,7 +39,11 @@ def tables() -> Tables:
     attention = pd.concat([attention, attention.assign(target="similarity_to_nearest", value=0.9)])
     moved = pd.DataFrame([{**score, "arm": "bgaugment", "value": 0.2}])
     none = pd.DataFrame()
-    return Tables(levels, effects, none, attention, moved, none, none)
+    return Tables(
+        retrieval=levels, effects=effects, background_gap=none, attention=attention,
+        attention_effects=moved, attention_controls=none, attention_methods=none, masks=none,
+        mask_sensitivity=none,
+    )  # fmt: skip
 
 
 def test_effects_stand_beside_the_papers(tables: Tables) -> None:

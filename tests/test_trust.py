@@ -359,8 +359,10 @@ def test_the_link_finds_a_perfect_order_and_its_opposite():
     assert found["base"] == pytest.approx(1) and found["bgaugment"] == pytest.approx(-1)
     table = pd.concat([link.over_images(pairs), link.over_models(pairs)])
     words = link.verdict(table)  # with six images the interval of a perfect order is known
-    assert "tells which images" in words and "(sure for 1 of 2 models)" in words
-    assert "is not sure of a smaller loss" in words and "0 of 2 arms" in words
+    assert "does not tell which images" in words and "(surely for 1 of 2 models)" in words
+    assert "2 models are too few" in words and "0 of 2" in words
+    sure = table.assign(low=table["low"].where(table["low"].isna(), 0.1))
+    assert "score tells which images" in link.verdict(sure)
     gains = link.over_gains(pairs)  # the score's gain falls with the image, so does the outcome's
     assert gains["value"].item() == pytest.approx(1) and gains["n"].item() == 6
 
