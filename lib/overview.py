@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from lib import compare
-from lib.figures import COLOURS, LABELS, MARKERS, headline, keep, plt
+from lib.figures import COLOURS, LABELS, MARKERS, headline, keep, plt, use_style
 from lib.files import read_json
 
 SUBJECTS = {"cub200": "birds", "cars196": "cars", "sop": "products"}  # published data sets
@@ -89,5 +89,6 @@ def write(reports: Path) -> str | None:
     found = subjects(reports)
     if not found:
         return None
+    use_style()
     keep(figure(reports, found), reports, "overview")
     return finding(found)
