@@ -37,11 +37,14 @@ def slopes(table: pd.DataFrame, title: str) -> Figure:
     """A line from clean to shifted for every model; one panel a loss, interval over classes."""
     part = table[(table["sides"] == "both") & (table["metric"] == "map_at_r")]
     names = [name for name in part["loss"].unique() if name != "none"]
-    figure, axes = plt.subplots(
-        1, len(names), figsize=(2.3 * len(names) + 1.4, 4), sharey=True, squeeze=False
-    )
+    across = min(3, len(names))
+    down = -(-len(names) // across)
+    size = (2.3 * across + 1.4, 2.6 * down + 1.4)
+    figure, axes = plt.subplots(down, across, figsize=size, sharey=True, squeeze=False)
     n = int(part["n"].max())
-    for axis, name in zip(axes[0], names, strict=True):
+    for axis in axes.flat[len(names) :]:
+        axis.set_axis_off()
+    for axis, name in zip(axes.flat, names, strict=False):
         for (arm, _seed), lines in part[part["loss"].isin([name, "none"])].groupby(
             ["arm", "seed"], sort=False
         ):
@@ -60,7 +63,8 @@ def slopes(table: pd.DataFrame, title: str) -> Figure:
             ylim=(0, None),
         )
         axis.title.set_fontsize(10)
-    axes[0, 0].set_ylabel("MAP@R in % ↑")
+    for line in axes:
+        line[0].set_ylabel("MAP@R in % ↑")
     figure.legend(handles=_legend(list(COLOURS)), loc="outside lower center", ncols=3)
     headline(figure, title, f"n = {n:,} queries; bars: 95 % over classes")
     return figure
