@@ -5,7 +5,9 @@ axe-core: a file `node_modules/axe-core/axe.min.js` (`npm install axe-core`), or
 """
 
 import os
+import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -21,8 +23,8 @@ BROKEN_IMAGES = """Promise.all([...document.images].map(image => {
   image.loading = "eager";
   return image.decode().then(() => "", () => image.src.slice(0, 99));
 })).then(found => found.filter(Boolean))"""
-NAMELESS = """[...document.images].filter(i => !i.alt.trim() || i.alt.startsWith("Figure;"))
-  .map(i => i.src.slice(0, 99))"""
+NAMELESS = """[...document.images].filter(i => i.alt.startsWith("Figure;") ||
+  !(i.alt || (i.closest("a") || i).textContent).trim()).map(i => i.src.slice(0, 99))"""
 LINKS = "[...document.querySelectorAll('a[href]')].map(a => a.href)"
 WIDE = """[...document.querySelectorAll("body *")].filter(e => {
   const width = document.documentElement.clientWidth;
@@ -53,19 +55,21 @@ def abroad(requests: list[str]) -> list[str]:
     return [url for url in requests if not url.startswith(("file:", "data:"))]
 
 
-def dead(links: list[str], browser: Browser) -> list[str]:
-    """Local links whose file, or whose place on this page, does not exist."""
-    ids, here = set(browser.value("[...document.querySelectorAll('[id]')].map(e => e.id)")), []
+@cache
+def places(page: Path) -> set[str]:
+    """What a link can lead to on a page."""
+    return set(re.findall(r'\bid="([^"]+)"', page.read_text(encoding="utf-8")))
+
+
+def dead(links: list[str]) -> list[str]:
+    """Local links whose file, or whose place on a page, does not exist."""
+    lost = []
     for link in links:
         parts = urlsplit(link)
-        if parts.scheme != "file":
-            continue
-        own = link.partition("#")[0] == browser.value("location.href.split('#')[0]")
-        if own and parts.fragment and unquote(parts.fragment) not in ids:
-            here.append(link)
-        if not Path(unquote(parts.path)).exists():
-            here.append(link)
-    return here
+        file, place = Path(unquote(parts.path)), unquote(parts.fragment)
+        gone = not file.exists() or (place and file.suffix == ".html" and place not in places(file))
+        lost += [link] * (parts.scheme == "file" and bool(gone))
+    return lost
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: f"{page.parent.name}/{page.stem}")
@@ -73,7 +77,7 @@ def test_a_page_is_quiet_offline_and_whole(browser: Browser, page: Path) -> None
     seen = browser.open(page)
     assert browser.value(BROKEN_IMAGES) == [] and browser.value(NAMELESS) == []
     assert seen.errors == [] and abroad(seen.requests) == []
-    lost = dead(browser.value(LINKS), browser)
+    lost = dead(browser.value(LINKS))
     if page != FRONT and not (page.parent / "06_report.html").exists():  # a study under way
         lost = [link for link in lost if f"/{page.parent.name}/" not in link]
     assert lost == []
@@ -108,7 +112,7 @@ def test_a_bad_page_is_caught(browser: Browser, tmp_path: Path) -> None:
     seen = browser.open(page, PHONE)
     assert len(browser.value(BROKEN_IMAGES)) == 2 and len(browser.value(NAMELESS)) == 1
     assert abroad(seen.requests) == ["http://tests.invalid/a.png"]
-    assert len(dead(browser.value(LINKS), browser)) == 2
+    assert len(dead(browser.value(LINKS))) == 2
     assert len(browser.value(WIDE)) == 1 and browser.value(RANKS) == [1, 3]
     assert browser.value("document.documentElement.scrollWidth") > PHONE
     assert any("lost is not defined" in error for error in seen.errors)

@@ -14,7 +14,7 @@ import pytest
 from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from lib import html, params
+from lib import html, pages, params
 from lib.execute import (
     NotebookFailed,
     ParameterError,
@@ -415,3 +415,14 @@ def test_every_line_of_the_parameters_hangs_by_itself() -> None:
     soup = BeautifulSoup(html.lines(code), "html.parser")
     assert [line.text for line in soup.select("pre > .line")] == ["a = 1\n", "b = 2\n"]
     assert soup.text == BeautifulSoup(code, "html.parser").text
+
+
+def test_pages_written_anew_are_the_same(story: dict, source: Path, tmp_path: Path) -> None:
+    """From the executed notebook alone: same neighbours, same source, same bytes."""
+    folder = source.parent.parent / "reports" / "demo"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in story["first"].items():
+        (folder / name).write_bytes(content)
+    (folder / "02_b.html").write_bytes(story["first"]["02_b.html"].partition(b"<main")[0])
+    pages.main([str(folder / "02_b.html")])
+    assert (folder / "02_b.html").read_bytes() == story["first"]["02_b.html"]
