@@ -212,18 +212,22 @@ def main_finding(tables: Tables) -> str:
 
 
 def headline_figure(tables: Tables, title: str) -> Figure:
-    """Change of MAP@R under a random background, one mark a model, bars over classes."""
+    """Change of MAP@R under a random background, one mark a model, bars over classes.
+
+    The seeds of a loss and arm share its line.
+    """
     arms = ("untrained", "base", "bgaugment")
     rows = [row for arm in arms for row in tables.change(arm).itertuples()]
-    figure, axis = plt.subplots(figsize=(7.5, 0.36 * len(rows) + 1.5))
-    for at, row in enumerate(rows):
+    places, names = compare.lines_of([(row.loss, row.arm, row.seed) for row in rows])
+    figure, axis = plt.subplots(figsize=(7.5, 0.36 * len(names) + 1.5))
+    for row in rows:
+        at = places[row.loss, row.arm, row.seed]
         value, low, high = (100 * x for x in (row.value, row.low, row.high))
         axis.errorbar(
             value, at, xerr=[[value - low], [high - value]], color=COLOURS[row.arm],
             marker=MARKERS[row.arm], capsize=3,
         )  # fmt: skip
-    names = compare.model_names([(row.loss, row.arm, row.seed) for row in rows])
-    axis.set_yticks(range(len(rows)), names, fontsize=9)
+    axis.set_yticks(range(len(names)), names, fontsize=9)
     axis.invert_yaxis()
     axis.axvline(0, color="black", lw=1)
     axis.set_xlabel("change of MAP@R in points under a new background ↑")

@@ -27,6 +27,23 @@ def model_names(models: list[tuple[str, str, int]]) -> list[str]:
     ]
 
 
+def lines_of(models: list[tuple[str, str, int]]) -> tuple[dict, list[str]]:
+    """Where models (loss, arm, seed) stand in a figure, and the names of its lines.
+
+    A loss and arm is a line (0, 1, 2, ...), in the order given; its seeds stand about it, spread
+    over half the room between two lines.
+    """
+    seeds: dict[tuple[str, str], list[int]] = {}
+    for loss, arm, seed in models:
+        seeds.setdefault((loss, arm), []).append(seed)
+    places = {
+        (*line, seed): at + 0.5 * (number - (len(found) - 1) / 2) / len(found)
+        for at, (line, found) in enumerate(seeds.items())
+        for number, seed in enumerate(found)
+    }
+    return places, model_names([(*line, 0) for line in seeds])
+
+
 def select(
     effects: pd.DataFrame, contrast: str, condition: str, sides: str, metric: str = "map_at_r"
 ) -> pd.DataFrame:
@@ -37,10 +54,15 @@ def select(
 
 
 def levels(table: pd.DataFrame, sides: str = "both", metric: str = "map_at_r") -> pd.DataFrame:
-    """Mean over draws per model and condition, in percent, with the std over draws."""
+    """Mean over draws per loss, arm and condition, in percent, with the std over draws.
+
+    Over seeds both are averaged.
+    """
     part = table[(table["sides"] == sides) & (table["metric"] == metric)]
     grouped = part.groupby([*evaluate.MODEL, "condition"], sort=False)["value"]
-    return (grouped.agg(["mean", "std"]) * 100).reset_index()
+    models = (grouped.agg(["mean", "std"]) * 100).reset_index()
+    over_seeds = models.groupby([*MODEL, "condition"], sort=False)
+    return over_seeds[["mean", "std"]].mean().reset_index()
 
 
 def published(dataset: str) -> pd.DataFrame:
@@ -51,18 +73,18 @@ def published(dataset: str) -> pd.DataFrame:
 
 
 def table_one(table: pd.DataFrame, dataset: str) -> pd.DataFrame:
-    """Ours beside the paper's: one row a model, columns clean and shifted (MAP@R, percent).
+    """Ours beside the paper's: a row a loss and arm, columns clean and shifted (MAP@R, percent).
 
-    Under a random background as text, mean ± standard deviation over the draws.
+    Under a random background as text, mean ± standard deviation over the draws; means over seeds.
     """
     ours = levels(table)
     ours = ours[ours["condition"].isin(["clean", "random_background"])]
     theirs = published(dataset)
     both = ours.merge(theirs, on=["loss", "arm", "condition"], how="left", suffixes=("", "_paper"))
     wide = both.pivot(
-        index=evaluate.MODEL, columns="condition", values=["mean", "std", "mean_paper", "std_paper"]
+        index=MODEL, columns="condition", values=["mean", "std", "mean_paper", "std_paper"]
     )
-    order = [m for m in ours[evaluate.MODEL].drop_duplicates().itertuples(index=False, name=None)]
+    order = [*ours[MODEL].drop_duplicates().itertuples(index=False, name=None)]
     wide = wide.loc[order]
     columns = {}
     for who, mean, std in (("ours", "mean", "std"), ("paper", "mean_paper", "std_paper")):
@@ -70,7 +92,7 @@ def table_one(table: pd.DataFrame, dataset: str) -> pd.DataFrame:
         columns[who, "clean ↑"] = wide[mean, "clean"]
         columns[who, "random ↑"] = [_spread(*pair) for pair in zip(*shifted, strict=True)]
         columns[who, "change ↑"] = shifted[0] - wide[mean, "clean"]
-    return pd.DataFrame(columns).set_axis(model_names(order), axis=0)
+    return pd.DataFrame(columns).set_axis(model_names([(*m, 0) for m in order]), axis=0)
 
 
 def _spread(mean: float, std: float) -> str | float:

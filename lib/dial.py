@@ -27,13 +27,15 @@ MEASURES = {
 class Dial:
     """What stays the same while the bias is turned.
 
-    `options` are lib.render's but for `bias`; `recipe` the fields of lib.train.Recipe; `draws` of
-    random backgrounds; `images` and `copies` for the attention score.
+    `side` and `backgrounds` (how many) of the data; `options` are lib.render's but for `bias`;
+    `recipe` the fields of lib.train.Recipe; `draws` of random backgrounds; `images`, `copies` and
+    `noise` for the attention score.
     """
 
     loss: str
     seeds: list[int]
     side: int
+    backgrounds: int
     options: dict[str, Any]
     recipe: dict[str, Any]
     draws: int
@@ -45,7 +47,7 @@ class Dial:
         """The data of one setting, prepared: name of its study, its scenes (exact masks)."""
         study = f"dial-{bias:g}"
         prepare.prepare_images(study, "rendered", self.side, {**self.options, "bias": bias})
-        backgrounds.prepare_backgrounds(study, "rendered", 60, seed=0, side=self.side)
+        backgrounds.prepare_backgrounds(study, "rendered", self.backgrounds, seed=0, side=self.side)
         masks.make_masks(study, "true")
         return study, Scenes(study, "true", train.device())
 

@@ -47,6 +47,13 @@ def show(figure: plt.Figure, folder: Path, name: str, alt: str, photographs: boo
         alt: what a reader who cannot see the picture should know.
         photographs: keep it as JPEG only (small) instead of PNG and SVG.
     """
+    kind = "jpeg" if photographs else "png"
+    data = keep(figure, folder, name, photographs)
+    display(Picture(data, format=kind, alt=alt, metadata={"alt": alt}))
+
+
+def keep(figure: plt.Figure, folder: Path, name: str, photographs: bool = False) -> bytes:
+    """Write a figure as PNG and SVG (or as JPEG) under `folder`, close it, and return its bytes."""
     data = io.BytesIO()
     kind = "jpeg" if photographs else "png"
     options = {"pil_kwargs": {"quality": 80}} if photographs else {"metadata": {"Software": None}}
@@ -57,7 +64,7 @@ def show(figure: plt.Figure, folder: Path, name: str, alt: str, photographs: boo
         with atomic(folder / f"{name}.svg") as temporary:
             figure.savefig(temporary, format="svg", metadata={"Date": None})
     plt.close(figure)
-    display(Picture(data.getvalue(), format=kind, alt=alt, metadata={"alt": alt}))
+    return data.getvalue()
 
 
 def headline(figure: plt.Figure, finding: str, note: str = "", size: float = 11) -> None:

@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lib import attend, attention, controls, evaluate, paths
-from lib.compare import model_names
+from lib.compare import lines_of, model_names
 from lib.figures import COLOURS, LABELS, MARKERS, headline, plt
 from lib.scenes import Scenes
 
@@ -36,35 +36,37 @@ def table_two(table: pd.DataFrame, dataset: str) -> pd.DataFrame:
 def score_figure(
     per_image: pd.DataFrame, table: pd.DataFrame, effects: pd.DataFrame, dataset: str, title: str
 ) -> Figure:
-    """Left: every image's score, one line a model. Right: the paired gain of each loss.
+    """Left: every image's score, one line a loss and arm. Right: the paired gain of each loss.
 
     Dots are images (or the published gain, a diamond); bars 95 % intervals over classes.
     """
     part = per_image[(per_image["metric"] == SCORE) & per_image["defined"]]
-    models = [*part.groupby(evaluate.MODEL, sort=False)]
+    models = dict([*part.groupby(evaluate.MODEL, sort=False)])
+    places, names = lines_of(list(models))
     figure, axes = plt.subplots(
-        1, 2, figsize=(9, 0.36 * len(models) + 1.8), sharey=True, width_ratios=[2, 1]
+        1, 2, figsize=(9, 0.36 * len(names) + 1.8), sharey=True, width_ratios=[2, 1]
     )
-    _distributions(axes[0], models, table[table["metric"] == SCORE].set_index(evaluate.MODEL))
-    places = {model: place for place, (model, _) in enumerate(models)}
+    mean = table[table["metric"] == SCORE].set_index(evaluate.MODEL)
+    _distributions(axes[0], models, places, mean)
+    axes[0].set_yticks(range(len(names)), names, fontsize=9)
+    axes[0].invert_yaxis()
     _gains(axes[1], effects[effects["metric"] == SCORE], places, dataset)
     n = part.groupby(evaluate.MODEL).size().max()
     headline(figure, title, f"n = {n} images a model; bars: 95 % over classes")
     return figure
 
 
-def _distributions(axis: Axes, models: list, mean: pd.DataFrame) -> None:
+def _distributions(axis: Axes, models: dict, places: dict, mean: pd.DataFrame) -> None:
     rng = np.random.default_rng(0)  # only spreads the dots
-    for at, (model, dots) in enumerate(models):
-        spread = at + rng.uniform(-0.3, 0.3, len(dots))
+    for model, dots in models.items():
+        at = places[model]
+        spread = round(at) + rng.uniform(-0.3, 0.3, len(dots))
         axis.scatter(dots["value"], spread, s=10, color=COLOURS[model[1]], alpha=0.35, lw=0)
         row = mean.loc[model]
         error = [[row["value"] - row["low"]], [row["high"] - row["value"]]]
         axis.errorbar(
             row["value"], at, xerr=error, color="black", marker=MARKERS[model[1]], ms=5, capsize=3
         )
-    axis.set_yticks(range(len(models)), model_names([m for m, _ in models]), fontsize=9)
-    axis.invert_yaxis()
     axis.axvline(0, color="black", lw=1)
     axis.set_xlabel("attention score ↑ (0: uniform map)")
 

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from lib import authors, datasets, masks, rembg_masks
+from lib import authors, datasets, masks, paths, rembg_masks
 from lib.prepare import about
-from lib.store import open_image
+from lib.store import Store, open_image
 from lib.weights import mask_model
 
 AUTHORS = "authors' u2net"
@@ -100,22 +100,45 @@ def table(study: str, source: str, compare: list[str]) -> pd.DataFrame:
     return pd.DataFrame(columns=COLUMNS) if entry.own else against_hand(compare)
 
 
-def examples(scores: pd.DataFrame, dataset: str, source: str) -> list[dict[str, object]]:
-    """Worst, median and best hand-labelled image of a data set: rule, iou, image, truth, mask."""
+def summary(scores: pd.DataFrame) -> pd.DataFrame:
+    """Mean, median and worst of both measures per data set and source, with n; for reading."""
+    grouped = scores.groupby(["dataset", "source"], sort=False)
+    found = grouped[["iou", "covered"]].agg(["mean", "median", "min"])
+    found.insert(0, ("", "n"), grouped.size())
+    return found.rename(columns={"iou": "IoU ↑", "covered": "covered ↑", "min": "worst"})
+
+
+def examples(study: str, scores: pd.DataFrame, source: str) -> list[dict[str, object]]:
+    """Worst, median and best image of `scores`' own data set: rule, iou, image, truth, mask."""
+    dataset = about(study)["dataset"]
     part = scores[(scores["dataset"] == dataset) & (scores["source"] == source)]
     part = part.dropna(subset="iou").sort_values(["iou", "image"])
-    files, found = {file.name: file for file in authors.hand_masks(dataset)}, []
-    if part.empty or not files:
-        return found
-    for rule, place in {"worst": 0, "median": len(part) // 2, "best": -1}.items():
-        row = part.iloc[place]
-        file = files[f"{row['image']}_mask.png"]
-        image = np.asarray(open_image(_picture(file)))
-        mask = predicted(source, file)
-        found.append(
-            {"rule": rule, "iou": row["iou"], "image": image, "truth": _grey(file), "mask": mask}
-        )
-    return found
+    if part.empty:
+        return []
+    look = _exact if datasets.get(dataset).make else _by_hand
+    picks = {"worst": 0, "median": len(part) // 2, "best": -1}
+    rows = {rule: part.iloc[place] for rule, place in picks.items()}
+    return [
+        {"rule": rule, "iou": row["iou"], **look(study, source, row["image"])}
+        for rule, row in rows.items()
+    ]
+
+
+def _by_hand(study: str, source: str, name: str) -> dict[str, np.ndarray]:
+    """A hand-labelled image, its true mask, and the one that `source` makes of it."""
+    files = {file.name: file for file in authors.hand_masks(about(study)["dataset"])}
+    file = files[f"{name}_mask.png"]
+    image = np.asarray(open_image(_picture(file)))
+    return {"image": image, "truth": _grey(file), "mask": predicted(source, file)}
+
+
+def _exact(study: str, source: str, path: str) -> dict[str, np.ndarray]:
+    """An image of the store, its exact mask, and the study's."""
+    made, _ = masks.load_masks(study, source)
+    row = int(made.index.index[made.index["path"] == path][0])
+    image = Store.open(paths.StudyPaths(study).prepared / "images").image(row)
+    truth = masks.read_true(masks.true_files(study)[row], image.shape[1::-1])
+    return {"image": image, "truth": truth, "mask": made.image(row)}
 
 
 def report_rows(study: str, areas: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:

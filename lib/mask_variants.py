@@ -1,7 +1,8 @@
 """The same evaluation through other masks: does a conclusion hang on how well the masks fit?"""
 
 import copy
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
@@ -16,19 +17,30 @@ from lib.store import Store, write_store
 CONDITIONS = ["clean", "random_background", "own_background"]
 
 
-def names(study: str, transforms: list[str]) -> list[str]:
-    """The study's own masks, `own+transform` for each, and all other sources that were made.
+def names(study: str, variants: list[str]) -> list[str]:
+    """The study's own masks, its variants, and all other sources that were made.
+
+    A variant is a transform (`own+transform`) or a mask source (lib.masks.get).
 
     Raises:
-        StudyError: a transform that is not in lib.mask_transforms.
+        StudyError: a variant that is neither.
     """
-    unknown = sorted(set(transforms) - set(TRANSFORMS))
-    if unknown:
-        raise StudyError(f"unknown mask variant {unknown[0]!r}; known: {', '.join(TRANSFORMS)}")
     own = evaluate.mask_source(study)
-    found = [own, *(f"{own}+{name}" for name in transforms)]
+    found = [own, *(_named(own, variant) for variant in variants)]
     made = sorted(file.parent.name for file in paths.StudyPaths(study).masks.glob("*/masks.json"))
     return found + [name for name in made if name not in found and _fits(study, name)]
+
+
+def _named(own: str, variant: str) -> str:
+    """The masks that a variant stands for."""
+    if variant in TRANSFORMS:
+        return f"{own}+{variant}"
+    try:
+        masks.get(variant)
+    except StudyError as error:
+        known = ", ".join([*TRANSFORMS, *masks.SOURCES])
+        raise StudyError(f"unknown mask variant {variant!r}; known: {known}") from error
+    return variant
 
 
 def _fits(study: str, name: str) -> bool:
@@ -41,30 +53,43 @@ def _fits(study: str, name: str) -> bool:
 
 
 def load(study: str, name: str) -> tuple[Store, np.ndarray]:
-    """Masks of one of `names`, and which of them are usable (N,); a transform is made once."""
-    source, _, transform = name.partition("+")
-    if not transform or (paths.StudyPaths(study).masks / name / "masks.json").exists():
+    """Masks of one of `names`, and which of them are usable (N,); made once where 02 did not."""
+    where = paths.StudyPaths(study)
+    if (where.masks / name / "masks.json").exists():
         store, areas = masks.load_masks(study, name)
         return store, areas["usable"].to_numpy()
-    base, _ = masks.load_masks(study, source)
-    key = key_of(masks=base.fingerprint, transform=transform)
-    folder = paths.StudyPaths(study).scratch / f"masks-{transform}-{key}"
-    if (folder / "store.json").exists():
-        made = Store.open(folder)
-    else:
-        made = write_store(folder, _plain(base.index), _changed(base, TRANSFORMS[transform]))
-    areas = np.array([made.image(row).mean() / 255 for row in range(len(made))])
-    return made, (areas >= masks.EMPTY) & (areas <= masks.FULL)
+    source, *steps = name.split("+")
+    base = _base(study, source)
+    key = key_of(masks=base.fingerprint, transform=name)
+    folder = where.scratch / f"masks-{name}-{key}"
+    if not (folder / "store.json").exists():
+        write_store(folder, _plain(base.index), _changed(base, steps))
+    made = Store.open(folder)
+    areas = pd.Series([made.image(row).mean() / 255 for row in range(len(made))])
+    return made, masks.usable(areas).to_numpy()
+
+
+def _base(study: str, source: str) -> Store:
+    """Masks of a source without transforms, in scratch where 02_masks did not make them."""
+    where = paths.StudyPaths(study)
+    if (where.masks / source / "masks.json").exists():
+        return masks.load_masks(study, source)[0]
+    images = Store.open(where.prepared / "images")
+    folder = where.scratch / f"masks-{source}-{images.fingerprint[:16]}"
+    if not (folder / "store.json").exists():
+        made = masks.get(source)[0].make(source, study, images, os.cpu_count() or 1)
+        write_store(folder, _plain(images.index), made)
+    return Store.open(folder)
 
 
 def _plain(index: pd.DataFrame) -> pd.DataFrame:
     return index.drop(columns=["height", "width", "start"])
 
 
-def _changed(store: Store, transform: Callable) -> Iterator[np.ndarray]:
+def _changed(store: Store, steps: list[str]) -> Iterator[np.ndarray]:
     """Only test masks: no other is looked at, and a filter takes its time."""
     for row, split in enumerate(store.index["split"]):
-        yield transform(store.image(row)) if split == "test" else store.image(row)
+        yield masks.changed(store.image(row), steps if split == "test" else [])
 
 
 def through(scenes: Scenes, store: Store, usable: np.ndarray) -> Scenes:
@@ -86,7 +111,7 @@ def first_loss(study: str) -> list[evaluate.Model]:
     return [m for m in trained if (m.loss, m.seed) == (first.loss, first.seed)]
 
 
-def sensitivity(study: str, transforms: list[str], seed: int = 0) -> pd.DataFrame:
+def sensitivity(study: str, variants: list[str], seed: int = 0) -> pd.DataFrame:
     """Paired effects (as `lib.evaluate.effects`) of one draw through every kind of masks.
 
     Clean images have no mask in them and are embedded once. `usable` is the share of the test
@@ -94,7 +119,7 @@ def sensitivity(study: str, transforms: list[str], seed: int = 0) -> pd.DataFram
     """
     scenes = Scenes(study, evaluate.mask_source(study), train.device())
     rows, found = scenes.store.rows("test"), []
-    for name in names(study, transforms):
+    for name in names(study, variants):
         other = through(scenes, *load(study, name)) if found else scenes
         queries = pd.concat(
             evaluate.View(study, model, scenes if condition == "clean" else other, seed).table(

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lib import evaluate, shifts
-from lib.compare import label_of, levels, model_names, select
+from lib.compare import MODEL, label_of, levels, model_names, select
 from lib.figures import COLOURS, LABELS, MARKERS, headline, plt
 
 PLACES = [
@@ -142,11 +142,10 @@ def mask_figure(sensitivity: pd.DataFrame, title: str) -> Figure:
 
 
 def heat_map(table: pd.DataFrame, conditions: list[str], title: str) -> Figure:
-    """MAP@R in percent, models by conditions (both sides)."""
+    """MAP@R in percent, losses and arms by conditions (both sides; means over seeds)."""
     values = levels(table)
-    wide = values.pivot(index=evaluate.MODEL, columns="condition", values="mean")[conditions]
-    order = values[evaluate.MODEL].drop_duplicates().itertuples(index=False, name=None)
-    wide = wide.loc[list(order)]
+    wide = values.pivot(index=MODEL, columns="condition", values="mean")[conditions]
+    wide = wide.loc[list(values[MODEL].drop_duplicates().itertuples(index=False, name=None))]
     figure, axis = plt.subplots(figsize=(2.4 + 0.72 * len(conditions), 0.42 * len(wide) + 1.9))
     axis.imshow(wide, cmap="cividis", aspect="auto")
     axis.grid(False)
@@ -154,7 +153,7 @@ def heat_map(table: pd.DataFrame, conditions: list[str], title: str) -> Figure:
     for (row, column), value in np.ndenumerate(wide.to_numpy()):
         colour = "black" if value > middle else "white"
         axis.text(column, row, f"{value:.1f}", ha="center", va="center", color=colour, fontsize=9)
-    names = model_names(list(wide.index))
+    names = model_names([(*line, 0) for line in wide.index])
     labels = [fill(shifts.get(name).label, 10) for name in conditions]
     axis.set_yticks(range(len(wide)), names)
     axis.set_xticks(range(len(conditions)), labels)

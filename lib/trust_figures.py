@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from lib import attend
 from lib.attribution import Explanation
-from lib.compare import model_names
+from lib.compare import lines_of
 from lib.figures import COLOURS, LABELS, MARKERS, headline, plt
 from lib.looks import SCORE
 from lib.trust import BLIND, ORDERS, label_of
@@ -220,8 +220,8 @@ def link_figure(means: pd.DataFrame, link: pd.DataFrame, labels: dict, title: st
     """
     images = link[link["over"] == "images"]
     models = images[attend.MODEL].drop_duplicates().itertuples(index=False, name=None)
-    places = {model: at for at, model in enumerate(models)}
-    height = 0.34 * len(places) + 2.2
+    places, names = lines_of(list(models))
+    height = 0.34 * len(names) + 2.2
     figure, axes = plt.subplots(1, 2, figsize=(9, max(4, height)), width_ratios=[1, 1.3])
     part = means[means["outcome"] == "map_at_r_change"]
     for arm, dots in part.groupby("arm", sort=False):
@@ -230,23 +230,25 @@ def link_figure(means: pd.DataFrame, link: pd.DataFrame, labels: dict, title: st
     axes[0].set(xlabel="mean attention score ↑", ylabel="change of MAP@R in points ↑")
     axes[0].legend(fontsize=9)
     _forest(axes[1], images, places, labels)
+    axes[1].set_yticks(range(len(names)), names, fontsize=8)
+    axes[1].invert_yaxis()
     headline(figure, title)
     return figure
 
 
 def _forest(axis: Axes, images: pd.DataFrame, places: dict, labels: dict) -> None:
     for shift, (outcome, label) in zip((-0.16, 0.16), labels.items(), strict=True):
-        for row in images[images["outcome"] == outcome].itertuples():
+        rows = images[images["outcome"] == outcome]
+        labelled = rows.index[0]
+        for row in rows.itertuples():
             at = places[row.loss, row.arm, row.seed] + shift
             error = [[row.value - row.low], [row.high - row.value]]
-            first = at == shift
+            first = row.Index == labelled
             axis.errorbar(
                 row.value, at, xerr=error, capsize=2, ms=5, color=COLOURS[row.arm],
                 marker="o" if shift < 0 else "D", mfc="white" if shift > 0 else None,
                 label=label if first else None,
             )  # fmt: skip
-    axis.set_yticks(range(len(places)), model_names(list(places)), fontsize=8)
-    axis.invert_yaxis()
     axis.axvline(0, color="black", lw=1)
     axis.set_xlabel("rank correlation over images (expected > 0)")
     axis.figure.legend(

@@ -43,7 +43,7 @@ def test_the_sentence_and_the_paired_change() -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("home")
 def test_a_tiny_dial_from_nothing(tmp_path: Path) -> None:
-    turned = dial.Dial("triplet", [0], 72, OPTIONS, RECIPE, 1, 6, 2, 0.15)
+    turned = dial.Dial("triplet", [0], 72, 12, OPTIONS, RECIPE, 1, 6, 2, 0.15)
     rows = dial.table(turned, [0.0, 0.9])
     assert len(rows) == 2 * 3 * 3  # settings, models, measures
     assert rows["value"].notna().all() and (rows["n"] == 24).all()

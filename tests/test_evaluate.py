@@ -148,6 +148,23 @@ def test_table_one_stands_beside_the_papers() -> None:
     assert np.isnan(shown.loc["untrained trunk", "paper"]["clean ↑"])
 
 
+def test_seeds_share_a_row_and_a_line() -> None:
+    table = evaluate.summary(queries())
+    trained = table["arm"] != "untrained"
+    second = table[trained].assign(seed=7, value=table[trained]["value"] / 2)
+    both = pd.concat([table, second])
+    one, two = (compare.levels(t).set_index(["arm", "condition"])["mean"] for t in (table, both))
+    assert two["base", "clean"] == pytest.approx(0.75 * one["base", "clean"])
+    assert two["untrained", "clean"] == one["untrained", "clean"]
+    assert compare.table_one(both, "cub200").index.tolist() == [
+        "untrained trunk", "Triplet, base", "Triplet, BGAugment",
+    ]  # fmt: skip
+    models = [("none", "untrained", 0), ("triplet", "base", 0), ("triplet", "base", 7)]
+    places, names = compare.lines_of(models)
+    assert names == ["untrained trunk", "Triplet, base"]
+    assert places == {models[0]: 0, models[1]: 0.875, models[2]: 1.125}
+
+
 def test_findings_say_what_the_numbers_say() -> None:
     labels = np.arange(12)
     alike = pd.DataFrame({"label": labels, "uniformity": labels / 12, "change": -labels / 20})
@@ -217,7 +234,8 @@ def test_every_model_condition_and_side_has_its_rows(study: str, models: list) -
 
 def test_masks_of_other_kinds_are_named_made_and_kept(study: str) -> None:
     assert mask_variants.names(study, ["eroded"]) == ["drawn", "drawn+eroded"]
-    with pytest.raises(StudyError, match="unknown mask variant 'erode'.*eroded"):
+    assert mask_variants.names(study, ["full"]) == ["drawn", "full"]
+    with pytest.raises(StudyError, match="unknown mask variant 'erode'.*eroded.*true"):
         mask_variants.names(study, ["erode"])
     scenes = Scenes(study, "drawn")
     store, usable = mask_variants.load(study, "drawn+eroded")
@@ -228,6 +246,10 @@ def test_masks_of_other_kinds_are_named_made_and_kept(study: str) -> None:
     ).any()
     np.testing.assert_array_equal(store.image(train), own.image(train))
     assert not usable[-1] and usable[test]
+    whole, none = mask_variants.load(study, "full")  # not made by 02_masks: made in scratch
+    assert (whole.image(test) == 255).all() and not none.any()
+    assert not (paths.StudyPaths(study).masks / "full").exists()
+    usable = usable.copy()
     again, _ = mask_variants.load(study, "drawn+eroded")
     assert again.fingerprint == store.fingerprint
     other = mask_variants.through(scenes, store, usable)

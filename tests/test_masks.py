@@ -34,6 +34,20 @@ def test_true_masks_follow_the_store(drawn: str) -> None:
     assert areas["usable"].all() and areas["area"].between(0.05, 0.6).all()
 
 
+def test_exact_masks_show_worst_median_and_best(drawn: str) -> None:
+    masks.make_masks(drawn, "true+eroded")
+    scores = mask_quality.against_true(drawn, "true+eroded")
+    shown = mask_quality.summary(scores)
+    worst = shown.loc[("rendered", "true+eroded"), ("IoU ↑", "worst")]
+    found = mask_quality.examples(drawn, scores, "true+eroded")
+    assert [entry["rule"] for entry in found] == ["worst", "median", "best"]
+    assert found[0]["iou"] == scores["iou"].min() == worst < found[2]["iou"]
+    for entry in found:
+        again = mask_quality.quality(entry["mask"], entry["truth"])["iou"]
+        assert again == entry["iou"] and entry["image"].shape[:2] == entry["truth"].shape
+    assert mask_quality.examples(drawn, scores, "u2net") == []
+
+
 def test_masks_of_other_images_are_refused(drawn: str) -> None:
     masks.make_masks(drawn, "true")
     prepare.prepare_images(drawn, "rendered", 38, OPTIONS)
@@ -261,5 +275,3 @@ def test_quality_on_the_papers_birds_is_what_the_paper_says(home: Path, monkeypa
     assert mean["cub200"] == pytest.approx(0.837, abs=0.002)
     assert mean["cars196"] == pytest.approx(0.967, abs=0.002)
     assert mean["sop"] == pytest.approx(0.852, abs=0.002)
-    found = mask_quality.examples(scores, "cub200", "nobody")
-    assert found == []
