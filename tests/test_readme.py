@@ -4,6 +4,7 @@ import json
 import re
 
 import nbformat
+import yaml
 
 from lib import params, paths
 
@@ -18,6 +19,21 @@ def test_the_sentence_under_the_figure_is_the_studys_own() -> None:
 def test_the_number_to_expect_is_the_committed_demos() -> None:
     finding = json.loads((paths.REPORTS / "demo" / "answers.json").read_text())["finding"]
     assert finding in README
+
+
+def test_every_table_is_in_the_row_of_its_notebook() -> None:
+    """03_train's curves become a table of the report only once all losses are there."""
+    told = {}
+    for stem, row in re.findall(r"^\| \d \| \[(\d\d_\w+)\](.+)$", README, flags=re.M):
+        told[stem] = set(re.findall(r"`(\w+\.csv)`", row))
+    assert told["03_train"] == {"training.csv"}
+    told["06_report"] |= told.pop("03_train")
+    for file in ("dvc.yaml", "dial/dvc.yaml"):
+        for stage in yaml.safe_load((paths.ROOT / file).read_text())["stages"].values():
+            if (stem := stage["cmd"].split()[3:4]) and stem[0] in told:
+                outs = re.findall(r"reports/[^'\"]+/(\w+\.csv)", str(stage["outs"]))
+                assert told.pop(stem[0]) == set(outs)
+    assert told == {}
 
 
 def test_named_studies_exist() -> None:
