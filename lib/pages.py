@@ -1,8 +1,9 @@
 """Write the pages anew from the executed notebooks, after a change of the template: nothing is run.
 
-    python -m lib.pages && dvc commit -f && python -m lib.gallery
+    python -m lib.pages [page ...] && python -m lib.gallery
 
 Without names, every page under reports/. A page keeps its neighbours and its source notebook.
+`dvc commit -f` then spares DVC the run, where `dvc status` names nothing else that has changed.
 """
 
 import sys
