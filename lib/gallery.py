@@ -19,14 +19,21 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
-from lib import compare, datasets, losses, paths
+from lib import compare, datasets, losses, made, paths
 from lib.errors import StudyError
 from lib.figures import COLOURS, LABELS
 from lib.files import atomic, read_json
-from lib.html import TEMPLATES, title
+from lib.html import TEMPLATES, figures, title
+from lib.made import Made
 
 PAGES = ("01_data", "02_masks", "03_train", "04_shift", "05_attention", "06_report")
 HEADLINE = "figures/06_report/headline.png"
+SHOWN = (
+    "04_shift/conditions",
+    "04_shift/background_gap",
+    "05_attention/maps",
+    "05_attention/scores",
+)
 CONDITIONS = ["clean", "random_background"]
 MODEL = ["loss", "arm"]
 
@@ -42,11 +49,13 @@ class Notebook:
 
 @dataclass(frozen=True)
 class Picture:
-    """The headline figure: its address, and its size in pixels."""
+    """A figure: its address, its size in pixels, what it says, where its notebook shows it."""
 
     address: str
     width: int
     height: int
+    alt: str = ""
+    page: str = ""
 
 
 @dataclass(frozen=True)
@@ -55,6 +64,7 @@ class Study:
 
     `rows` pairs the label of a loss (empty for the untrained trunk) with its rows (an arm each,
     values in percent, NaN where there is none); `missing` says in words what could not be shown.
+    `tables` are (name, address, checksum).
     """
 
     name: str
@@ -62,6 +72,9 @@ class Study:
     rows: list[tuple[str, list[dict[str, Any]]]]
     notebooks: list[Notebook]
     picture: Picture | None
+    figures: dict[str, Picture]
+    tables: list[tuple[str, str, str]]
+    made: Made | None
     missing: list[str]
 
     @property
@@ -84,6 +97,11 @@ class Study:
         ]
         words = [f"{count:,} {one if count == 1 else many}" for count, one, many in counts if count]
         return ", ".join(words) + "." if words else ""
+
+    @property
+    def shown(self) -> list[Picture]:
+        """The figures that are seen at first sight."""
+        return [self.figures[name] for name in SHOWN if name in self.figures]
 
     @property
     def published(self) -> bool:
@@ -208,14 +226,44 @@ def _notebook(number: str, pages: list[Path], study: str) -> Notebook:
     return Notebook(number, name, list(zip(words, addresses, strict=True)))
 
 
-def picture(folder: Path, missing: list[str]) -> Picture | None:
-    """The headline figure with its size, so that the page does not jump while it loads."""
+def picture(file: Path, alt: str = "", page: str = "") -> Picture | None:
+    """A figure with its size, for a page that does not jump; None where there is none.
+
+    Addresses start at the study's name; `file` is `reports/<study>/figures/<page>/<name>`.
+    """
     try:
-        with Image.open(folder / HEADLINE) as image:
-            return Picture(quote(f"{folder.name}/{HEADLINE}"), *image.size)
+        with Image.open(file) as image:
+            return Picture(quote("/".join(file.parts[-4:])), *image.size, alt, page)
     except OSError:  # absent, or no picture
-        missing.append(HEADLINE)
-    return None
+        return None
+
+
+def figures_of(folder: Path, pages: list[str]) -> dict[str, Picture]:
+    """The figures that the executed notebooks of a study show: `<page>/<name>` -> figure."""
+    found = {}
+    for stem in pages:
+        try:
+            notebook = nbformat.from_dict(read_json(folder / f"{stem}.ipynb"))
+        except (OSError, ValueError):
+            continue
+        for _, figure in figures(notebook, folder / "figures" / stem):
+            link = quote(f"{folder.name}/{stem}.html") + f"#figure-{quote(figure.name)}"
+            if shown := picture(figure.file, figure.alt, link):
+                found[f"{stem}/{figure.name}"] = shown
+    return found
+
+
+def tables_of(folder: Path, checksums: dict[str, str]) -> list[tuple[str, str, str]]:
+    """The tables that the report has sealed, as far as they are there: name, address, checksum."""
+    there = [name for name in sorted(checksums) if (folder / name).is_file()]
+    return [(name, quote(f"{folder.name}/{name}"), checksums[name]) for name in there]
+
+
+def others(reports: Path, told: set[str]) -> list[tuple[str, list[Notebook]]]:
+    """Folders with pages but without a summary: studies under way, and those of one notebook."""
+    folders = sorted(page.parent for page in reports.glob("*/[0-9][0-9]_*.html"))
+    names = [folder for folder in dict.fromkeys(folders) if folder.name not in told]
+    return [(folder.name, notebooks(folder, [], [])) for folder in names]
 
 
 # --------------------------------------------------------------------------------- the whole
@@ -237,12 +285,19 @@ def read_study(summary: Path, facts: Path) -> Study:
             "Delete it and run `make repro`."
         )
     folder, missing = summary.parent.parent / summary.stem, []
+    pages = sorted(page.stem for page in folder.glob("[0-9][0-9]_*.html"))
+    headline = picture(folder / HEADLINE)
+    if not headline:
+        missing.append(HEADLINE)
     return Study(
         name=summary.stem,
         entry=entry,
         rows=headline_rows(folder, facts, str(entry.get("dataset")), missing),
         notebooks=notebooks(folder, entry.get("losses") or [], missing),
-        picture=picture(folder, missing),
+        picture=headline,
+        figures=figures_of(folder, pages),
+        tables=tables_of(folder, entry.get("tables_sha256") or {}),
+        made=made.read(folder, pages),
         missing=missing,
     )
 
@@ -295,7 +350,8 @@ def build(reports: Path, facts: Path) -> Path:
     studies = [read_study(file, facts) for file in summaries]
     studies.sort(key=lambda study: (study.dataset == "rendered", study.name))
     page = _environment().get_template("gallery.html.j2")
-    text = page.render(studies=studies, colours=COLOURS, labels=LABELS)
+    more = others(reports, {study.name for study in studies})
+    text = page.render(studies=studies, others=more, colours=COLOURS, labels=LABELS)
     with atomic(reports / "index.html") as temporary:
         temporary.write_text(text.rstrip("\n") + "\n", encoding="utf-8")
     return reports / "index.html"

@@ -1,19 +1,32 @@
 """An executed notebook as one self-contained web page: nothing is loaded from the network."""
 
+import base64
+import copy
 import html
 import os
 import re
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bs4 import BeautifulSoup
+from bs4 import BeautifulSoup, Tag
 from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbformat import NotebookNode
 
 TEMPLATES = Path(__file__).parent / "templates"
 DRAWS = {1: "M", 2: "L", 3: "Q", 4: "C", 79: "Z"}  # matplotlib path codes as SVG commands
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A picture of an executed notebook that is also a file, `<name>.png` or `<name>.jpg`."""
+
+    name: str
+    file: Path
+    alt: str
 
 
 def page(
@@ -47,6 +60,11 @@ def page(
             "next": links[1][1],
         },
     }
+    notebook = copy.deepcopy(notebook)
+    for output, figure in figures(notebook, out_dir / "figures" / stem):
+        vector = figure.file.with_suffix(".svg")
+        file = vector if vector.exists() else figure.file
+        output.metadata |= {"figure": figure.name, "file": file.relative_to(out_dir).as_posix()}
     text, _ = _exporter(source.parent).from_notebook_node(notebook, resources)
     text = _between_pages(text, dict(pair for pair in links if pair[0]))
     if loaded := network_references(text):
@@ -60,6 +78,71 @@ def title(notebook: NotebookNode, default: str) -> str:
         if cell.cell_type == "markdown" and (found := re.search(r"(?m)^# +(.+)$", cell.source)):
             return re.sub(r"[`*]", "", found[1]).strip()
     return default
+
+
+def figures(notebook: NotebookNode, folder: Path) -> Iterator[tuple[NotebookNode, Figure]]:
+    """The outputs that show a picture of `folder` (the same bytes), each picture once."""
+    files = [path for path in sorted(folder.glob("*")) if path.suffix in (".png", ".jpg")]
+    kept = {path.read_bytes(): path for path in files}
+    for output in (output for cell in notebook.cells for output in cell.get("outputs", [])):
+        for kind in {"image/png", "image/jpeg"} & set(output.get("data", {})):
+            if path := kept.pop(base64.b64decode(output.data[kind]), None):
+                alt = output.metadata.get(kind, {}).get("alt") or path.stem
+                yield output, Figure(path.stem, path, alt)
+
+
+def headed(tables: str) -> str:
+    """Tables of pandas for readers: a header says what for, and one without words is none.
+
+    pandas gives the names of the index a row of their own; they go into the row above it. Columns
+    of words get the class `words`, as pandas puts all cells to the right.
+    """
+    soup = BeautifulSoup(tables, features="html.parser")
+    for table in soup("table"):
+        _names_one_row_up(table.select("thead tr"))
+        _mark_words(table)
+    for cell in soup("th"):
+        if cell.get_text(strip=True):
+            way = "col" if cell.find_parent("thead") else "row"
+            group = int(cell.get(f"{way}span", 1)) > 1
+            cell["scope"] = f"{way}group" if group else way
+        else:
+            cell.name = "td"
+            cell.clear()
+    return str(soup)
+
+
+def _names_one_row_up(rows: list[Tag]) -> None:
+    if len(rows) < 2:
+        return
+    upper, lower = (row(["th", "td"]) for row in rows[-2:])
+    words = [[cell.get_text(strip=True) for cell in cells] for cells in (upper, lower)]
+    blank = not words[1][-1] and not any(a and b for a, b in zip(*words, strict=False))
+    if blank and len(upper) == len(lower):
+        for above, below in zip(upper, lower, strict=True):
+            if below.get_text(strip=True):
+                below["class"] = [*below.get("class", []), "words"]
+                above.replace_with(below)
+        rows[-1].decompose()
+
+
+def _mark_words(table: Tag) -> None:
+    body = [row("td") for row in table.select("tbody tr")]
+    heads = table.select("thead tr")[-1:]
+    for place in range(1, min(map(len, body), default=0) + 1):  # from the right: no spans there
+        column = [row[-place] for row in body]
+        told = {cell.get_text(strip=True).lower() for cell in column} - {"none", "nan", "inf"}
+        if any(re.search(r"[a-z]{3}", text) for text in told):
+            for cell in column + [head(["td", "th"])[-place] for head in heads]:
+                cell["class"] = [*cell.get("class", []), "words"]
+
+
+def lines(code: str) -> str:
+    """Highlighted code with every line in an element of its own, so that long ones can hang."""
+    before, opening, inner = code.partition("<pre>")
+    inner, closing, after = inner.rpartition("</pre>")
+    kept = "".join(f'<span class="line">{line}\n</span>' for line in inner.strip("\n").split("\n"))
+    return before + opening + kept + closing + after
 
 
 def network_references(text: str) -> list[str]:
@@ -128,6 +211,8 @@ def _exporter(folder: Path) -> HTMLExporter:
 
     exporter = HTMLExporter(template_name="page", extra_template_basedirs=[str(TEMPLATES)])
     exporter.register_filter("markdown2html", markdown2html)
+    exporter.register_filter("headed", headed)
+    exporter.register_filter("lines", lines)
     return exporter
 
 
@@ -156,5 +241,5 @@ def _between_pages(text: str, pages: dict[str, str]) -> str:
         anchor = match[2] or ""
         return f'href="{pages.get(match[1], match[1])}.html{anchor}"'
 
-    head, opening, body = text.partition("<main>")
+    head, opening, body = text.partition("<main ")
     return head + opening + re.sub(r'href="(\d+_\w+)\.ipynb(#[^"]*)?"', to_page, body)

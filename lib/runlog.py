@@ -4,6 +4,7 @@ The one file under reports/ that two runs do not share, so nothing depends on it
 kept from an earlier run (data/scratch) takes no time the second time.
 """
 
+import hashlib
 import os
 import platform
 import subprocess
@@ -58,8 +59,27 @@ def _commit() -> str | None:
     return found.stdout.strip() or None
 
 
+def code() -> str:
+    """Fingerprint of the code: every module of lib and every source notebook, names and bytes."""
+    files = [*(paths.ROOT / "lib").rglob("*.py"), *(paths.ROOT / "notebooks").glob("*.ipynb")]
+    seal = hashlib.sha256()
+    for file in sorted(files):
+        seal.update(file.relative_to(paths.ROOT).as_posix().encode() + b"\0" + file.read_bytes())
+    return seal.hexdigest()[:16]
+
+
+def data(study: str) -> dict[str, str]:
+    """Fingerprints of the study's stores, as far as they are there: images, backgrounds, masks."""
+    where = paths.StudyPaths(study)
+    stores = {name: where.prepared / name for name in ("images", "backgrounds")}
+    if (where.masks / "source.json").exists():
+        stores["masks"] = where.masks / read_json(where.masks / "source.json")["source"]
+    files = {name: folder / "store.json" for name, folder in stores.items()}
+    return {name: read_json(f)["fingerprint"][:16] for name, f in files.items() if f.exists()}
+
+
 def note(study: str, stem: str, parameters: dict[str, Any], seconds: float) -> None:
-    """Write down one execution: resolved parameters, seconds, date, commit, machine."""
+    """Write down one execution: parameters, seconds, date, code, data, machine."""
     file = paths.StudyPaths(study).reports / "run.json"
     noted = read_json(file) if file.exists() else {}
     noted[stem] = {
@@ -67,6 +87,8 @@ def note(study: str, stem: str, parameters: dict[str, Any], seconds: float) -> N
         "seconds": round(seconds, 1),
         "finished": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "commit": _commit(),
+        "code": code(),
+        "data": data(study),
         "machine": machine(),
     }
     write_json(file, noted)

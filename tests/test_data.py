@@ -14,12 +14,7 @@ from lib import backgrounds, datasets, fetch, paths, prepare
 from lib.errors import StudyError
 from lib.files import check
 from lib.store import Store, open_image, write_store
-
-
-def save(path: Path, seed: int, size: tuple[int, int] = (40, 30)) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    array = np.random.default_rng(seed).integers(0, 255, (*size[::-1], 3), np.uint8)
-    Image.fromarray(array).save(path)
+from tests.helpers import save
 
 
 def make_cub(root: Path, classes: int = 200, each: int = 2) -> None:

@@ -1,24 +1,11 @@
 """The pages about conditions and metrics do what they say: their code is run."""
 
-import re
-
 import numpy as np
 import pytest
 
-from lib import paths, shifts
+from lib import shifts
+from tests.helpers import run, text_of
 from tests.test_retrieval import METRICS
-
-PAGES = paths.ROOT / "docs"
-
-
-def run(page: str, **renamed: str) -> dict:
-    """Run a page's Python from top to bottom, with names of its example replaced."""
-    text, names = (PAGES / page).read_text(encoding="utf-8"), {}
-    for block in re.findall(r"```python\n(.*?)```", text, flags=re.S):
-        for old, new in renamed.items():
-            block = block.replace(old.replace("_", "-"), new)
-        exec(compile(block, page, "exec"), names)
-    return names
 
 
 def test_add_a_condition(study: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -33,12 +20,6 @@ def test_add_a_condition(study: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_metrics() -> None:
     run("metrics.md")
-    text = (PAGES / "metrics.md").read_text(encoding="utf-8")
+    text = text_of("metrics.md")
     for metric in METRICS.values():
         assert f"| {metric.label} | {'↑' if metric.direction == 'higher' else '↓'} |" in text
-
-
-def test_the_pages_name_files_that_exist() -> None:
-    for page in ("add-a-condition.md", "metrics.md"):
-        for link in re.findall(r"\]\(([^)#]+)\)", (PAGES / page).read_text(encoding="utf-8")):
-            assert (PAGES / link).exists(), link

@@ -9,19 +9,10 @@ import pytest
 import torch
 from test_train import TINY, Tiny
 
-from lib import losses, paths, threads, train, trunks
+from lib import losses, threads, train, trunks
 from lib.embedder import Embedder
 from lib.scenes import Scenes
-
-DOCS = paths.ROOT / "docs"
-PAGES = ("add-a-loss", "add-a-trunk", "training")
-
-
-def run_page(name: str) -> None:
-    """Execute the python blocks of a page in order."""
-    blocks = re.findall(r"```python\n(.*?)```", (DOCS / f"{name}.md").read_text(), re.DOTALL)
-    assert blocks
-    exec("\n".join(blocks), {})
+from tests.helpers import run, text_of
 
 
 @pytest.fixture
@@ -36,19 +27,19 @@ def tables() -> Iterator[None]:
 
 def test_every_added_loss_trains(study: str, tables: None) -> None:
     known = set(losses.LOSSES)
-    run_page("add-a-loss")
+    run("add-a-loss.md")
     added = sorted(set(losses.LOSSES) - known)
     assert added == ["circle", "cosface", "pull_and_push"]
     trunks.TRUNKS["tiny"] = trunks.Trunk(lambda pretrained: Tiny(), "", trunks.LITE, 8, "")
     scenes, recipe = Scenes(study, "drawn"), train.Recipe(**TINY)
     for name in added:
-        run = train.Run(replace(recipe, loss=name), scenes)
-        values = [float(run.step(np.arange(12), number=0)) for _ in range(20)]
+        training = train.Run(replace(recipe, loss=name), scenes)
+        values = [float(training.step(np.arange(12), number=0)) for _ in range(20)]
         assert values[-1] < values[0], name
 
 
 def test_the_added_trunk_embeds(tables: None) -> None:
-    run_page("add-a-trunk")
+    run("add-a-trunk.md")
     model = Embedder("mobilenet_v3_small", 8, pretrained=False).eval()
     assert model.trunk.width == trunks.get("mobilenet_v3_small").width
     made = model(model.normalise(torch.rand(2, 3, 64, 64) * 255))
@@ -56,21 +47,11 @@ def test_the_added_trunk_embeds(tables: None) -> None:
 
 
 def test_the_timm_name_on_the_page_builds(tables: None) -> None:
-    name = re.search(r"trunk: (timm:\w+)", (DOCS / "add-a-trunk.md").read_text())[1]
+    name = re.search(r"trunk: (timm:\w+)", text_of("add-a-trunk.md"))[1]
     assert Embedder(name, 8, pretrained=False)(torch.zeros(1, 3, 64, 64)).shape == (1, 8)
-
-
-@pytest.mark.parametrize("page", PAGES)
-def test_links_and_named_files_exist(page: str) -> None:
-    text = (DOCS / f"{page}.md").read_text(encoding="utf-8")
-    links = re.findall(r"\]\(([^)#]+)\)", text)
-    named = re.findall(r"((?:lib|tests|benchmarks|notebooks)/\w+\.(?:py|ipynb))", text)
-    assert links and named
-    assert [link for link in links if not (DOCS / link).exists()] == []
-    assert [name for name in named if not (paths.ROOT / name).exists()] == []
 
 
 def test_the_number_of_threads_on_the_page_is_the_codes() -> None:
     words = {1: "one", 2: "two", 4: "four"}
-    text = " ".join((DOCS / "training.md").read_text().split())
+    text = " ".join(text_of("training.md").split())
     assert f"always uses {words[threads.THREADS]} (`THREADS`" in text

@@ -1,5 +1,6 @@
 """lib.execute: strict parameters, the same bytes, failures in words, no orphan kernel."""
 
+import base64
 import json
 import os
 import signal
@@ -8,11 +9,12 @@ import time
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from lib import html, params
+from lib import html, pages, params
 from lib.execute import (
     NotebookFailed,
     ParameterError,
@@ -346,3 +348,81 @@ def test_a_page_without_neighbours(tmp_path: Path) -> None:
     found = html._neighbours(tmp_path / "02_b.ipynb", (None, ""))
     assert found == [("01_a", "01_a"), (None, None)]
     assert html._neighbours(tmp_path / "02_b.ipynb", ("x", None))[0] == ("01_a", "x")
+
+
+def test_a_picture_leads_to_its_file_and_can_be_linked_to(tmp_path: Path) -> None:
+    folder = tmp_path / "reports" / "demo" / "figures" / "02_b"
+    folder.mkdir(parents=True)
+    for name, content in (("slopes.png", b"one"), ("slopes.svg", b"<svg/>"), ("maps.jpg", b"two")):
+        (folder / name).write_bytes(content)
+    kinds = [("png", b"one"), ("jpeg", b"two"), ("png", b"one"), ("png", b"no file")]
+    outputs = [
+        new_output(
+            "display_data",
+            {f"image/{kind}": base64.b64encode(content).decode()},
+            metadata={f"image/{kind}": {"alt": f"finding {content}"}},
+        )
+        for kind, content in kinds
+    ]
+    notebook = new_notebook(cells=[new_code_cell("x", outputs=outputs)])
+    found = [figure for _, figure in html.figures(notebook, folder)]
+    assert [(f.name, f.file.name, f.alt) for f in found] == [
+        ("slopes", "slopes.png", "finding b'one'"),
+        ("maps", "maps.jpg", "finding b'two'"),
+    ]
+    text = page(notebook, tmp_path / "notebooks" / "02_b.ipynb", folder.parent.parent, "02_b")
+    soup = BeautifulSoup(text, "html.parser")
+    assert [(a["id"], a["href"]) for a in soup.main("a")] == [
+        ("figure-slopes", "figures/02_b/slopes.svg"),
+        ("figure-maps", "figures/02_b/maps.jpg"),
+    ]
+    assert len(soup("img")) == 4 and "file" not in outputs[0].metadata
+
+
+def test_tables_say_what_their_headers_are_for() -> None:
+    frame = pd.DataFrame(
+        {"v": [1, 2, 3], "w": ["few steps", "", ""]},
+        index=pd.MultiIndex.from_tuples([("a", 0), ("a", 1), ("b", 0)], names=["loss", "seed"]),
+    )
+    soup = BeautifulSoup(html.headed(frame.to_html()), "html.parser")
+    heads = [
+        [(c.name, c.text, c.get("scope")) for c in row(["td", "th"])] for row in soup.thead("tr")
+    ]
+    assert heads == [[("th", word, "col") for word in ("loss", "seed", "v", "w")]]
+    body = [(c.text, c["scope"]) for c in soup.tbody("th")]
+    assert body[:2] == [("a", "rowgroup"), ("0", "row")] and body[-2:] == [
+        ("b", "row"),
+        ("0", "row"),
+    ]
+    words = [c.text for c in soup.select(".words")]
+    assert words == ["loss", "seed", "w", "few steps", "", ""]
+
+
+def test_tables_with_headers_over_several_columns_keep_them() -> None:
+    columns = pd.MultiIndex.from_product([["ours", "paper"], ["clean", "new"]])
+    frame = pd.DataFrame([[1.0, 2.0, None, 4.0]], index=["base"], columns=columns)
+    soup = BeautifulSoup(html.headed(frame.style.to_html()), "html.parser")
+    rows = [[(c.name, c.get("scope")) for c in row(["td", "th"])] for row in soup.thead("tr")]
+    assert rows == [
+        [("td", None), ("th", "colgroup"), ("th", "colgroup")],
+        [("td", None)] + [("th", "col")] * 4,
+    ]
+    assert not soup.select(".words")
+
+
+def test_every_line_of_the_parameters_hangs_by_itself() -> None:
+    code = '<div class="highlight"><pre><span></span>a = 1\nb = 2\n</pre></div>\n'
+    soup = BeautifulSoup(html.lines(code), "html.parser")
+    assert [line.text for line in soup.select("pre > .line")] == ["a = 1\n", "b = 2\n"]
+    assert soup.text == BeautifulSoup(code, "html.parser").text
+
+
+def test_pages_written_anew_are_the_same(story: dict, source: Path, tmp_path: Path) -> None:
+    """From the executed notebook alone: same neighbours, same source, same bytes."""
+    folder = source.parent.parent / "reports" / "demo"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in story["first"].items():
+        (folder / name).write_bytes(content)
+    (folder / "02_b.html").write_bytes(story["first"]["02_b.html"].partition(b"<main")[0])
+    pages.main([str(folder / "02_b.html")])
+    assert (folder / "02_b.html").read_bytes() == story["first"]["02_b.html"]

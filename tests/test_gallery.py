@@ -1,12 +1,15 @@
 """lib.gallery: the front page, from made-up studies whose averages are known by hand."""
 
+import base64
 import json
 from pathlib import Path
 from urllib.parse import unquote
 
+import nbformat
 import pandas as pd
 import pytest
 from bs4 import BeautifulSoup, Tag
+from nbformat.v4 import new_code_cell, new_notebook, new_output
 from PIL import Image
 
 from lib import gallery
@@ -291,3 +294,73 @@ def test_the_command_says_what_it_wrote_or_what_is_wrong(reports, facts, monkeyp
 )
 def test_signed(value: float, words: str) -> None:
     assert gallery.signed(value) == words
+
+
+def test_figures_lead_to_their_place_in_the_notebook(reports, facts) -> None:
+    folder, outputs = reports / "cub200-cpu", []
+    (folder / "figures" / "04_shift").mkdir()
+    for name, colour in (("conditions", "red"), ("x y", "blue"), ("unseen", "green")):
+        file = folder / "figures" / "04_shift" / f"{name}.png"
+        Image.new("RGB", (40, 30), colour).save(file)
+        image = base64.b64encode(file.read_bytes()).decode()
+        outputs.append(
+            new_output(
+                "display_data",
+                {"image/png": image},
+                metadata={"image/png": {"alt": f"<{name}> falls"}},
+            )
+        )
+    executed = new_notebook(cells=[new_code_cell("", outputs=outputs[:2])])
+    nbformat.write(executed, folder / "04_shift.ipynb")
+    (folder / "05_attention.ipynb").write_text("{broken")
+    lists = parsed(gallery.build(reports, facts)).find(id="study-cub200-cpu").select(".figures")
+    links = [
+        [(a["href"], a.text, a.img["src"], a.img["width"]) for a in part("a")] for part in lists
+    ]
+    one, two = (
+        (f"cub200-cpu/04_shift.html#figure-{name}", f"<{unquote(name)}> falls",
+         f"cub200-cpu/figures/04_shift/{name}.png", "40")
+        for name in ("conditions", "x%20y")
+    )  # fmt: skip
+    assert links == [[one], [one, two]]  # what is seen at first sight, then all
+
+
+def test_how_a_study_was_made_is_told(reports, facts) -> None:
+    folder = reports / "cub200-cpu"
+    machine = {"cores": 2, "processor": "P", "memory_gb": 25, "gpu": None, "python": "3.11.7",
+               "system": "Linux", "packages": {"torch": "2.15.0"}}  # fmt: skip
+    runs = {
+        "01_data": {"seconds": 90, "finished": "2026-01-02 10:00 UTC", "machine": machine},
+        "try": {"seconds": 9999, "finished": "2027-01-01 00:00 UTC", "machine": machine},
+        "06_report": {
+            "seconds": 30, "finished": "2026-01-03 09:00 UTC", "commit": "abc", "code": "c0de",
+            "data": {"images": "1234"}, "machine": machine | {"gpu": "G"},
+        },
+    }  # fmt: skip
+    (folder / "run.json").write_text(json.dumps(runs))
+    file = reports / "summaries" / "cub200-cpu.json"
+    seals = {"effects.csv": "00ff", "gone.csv": "11"}
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"tables_sha256": seals}))
+    part = parsed(gallery.build(reports, facts)).find(id="study-cub200-cpu")
+    text = " ".join(part.get_text().split())
+    assert "Finished 2026-01-03 after 2.0 minutes" in text and "Data: images 1234." in text
+    assert "on 2 cores (P), 25 GB of memory, no GPU, Linux, Python 3.11.7, torch 2.15.0; 2" in text
+    rows = [[c.get_text() for c in row(["th", "td"])] for row in part.select("details tbody tr")]
+    assert rows == [
+        ["01_data", "1.5", "2026-01-02 10:00 UTC", "–", "–"],
+        ["06_report", "0.5", "2026-01-03 09:00 UTC", "abc", "c0de"],
+    ]
+    assert [li.text for li in part.select(".tables li")] == ["effects.csv 00ff"]
+    for broken in ("", "[]", '{"01_data": {}}', '{"01_data": 3}'):
+        (folder / "run.json").write_text(broken)
+        assert gallery.build(reports, facts).exists()
+
+
+def test_a_study_under_way_is_listed_with_the_pages_that_it_has(reports, facts) -> None:
+    (reports / "cars").mkdir()
+    (reports / "cars" / "01_data.html").write_text("<title>Data</title>")
+    (reports / "empty").mkdir()
+    soup = parsed(gallery.build(reports, facts))
+    part = soup.find(attrs={"aria-labelledby": "others"})
+    assert [h.text for h in part("h3")] == ["cars"]
+    assert [(a.text, a["href"]) for a in part("a")] == [("Data", "cars/01_data.html")]

@@ -6,17 +6,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
 from scipy.io import savemat
 
 from lib import authors, backgrounds, datasets, download, layouts, masks, paths, prepare
 from lib.errors import StudyError
-
-
-def save(path: Path, seed: int, size: tuple[int, int] = (40, 30)) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    array = np.random.default_rng(seed).integers(0, 255, (*size[::-1], 3), np.uint8)
-    Image.fromarray(array).save(path)
+from tests.helpers import save
 
 
 def make_own(root: Path, classes: int = 8, each: int = 2) -> None:
