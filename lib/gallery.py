@@ -8,7 +8,7 @@ import html
 import math
 import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
-from lib import compare, datasets, losses, made, paths
+from lib import compare, datasets, losses, made, overview, paths
 from lib.errors import StudyError
 from lib.figures import COLOURS, LABELS
 from lib.files import atomic, read_json
@@ -349,9 +349,12 @@ def build(reports: Path, facts: Path) -> Path:
         )
     studies = [read_study(file, facts) for file in summaries]
     studies.sort(key=lambda study: (study.dataset == "rendered", study.name))
+    finding = overview.write(studies, reports)
+    first = picture(reports / "overview.png", finding) if finding else None
+    first = replace(first, address="overview.png") if first else None
     page = _environment().get_template("gallery.html.j2")
     more = others(reports, {study.name for study in studies})
-    text = page.render(studies=studies, others=more, colours=COLOURS, labels=LABELS)
+    text = page.render(studies=studies, others=more, first=first, colours=COLOURS, labels=LABELS)
     with atomic(reports / "index.html") as temporary:
         temporary.write_text(text.rstrip("\n") + "\n", encoding="utf-8")
     return reports / "index.html"

@@ -1,94 +1,96 @@
-"""The figure of the first screen: every study of photographs side by side, one mark a loss and arm.
+"""The figure of the first screen: studies side by side, one mark a loss and arm.
 
-Made from the tables of the studies by the stage that writes the front page.
+Studies of the paper's photographs, where there are any; else all. `Study` is lib.gallery's: of it
+only `name`, `dataset`, `entry` and `rows` are looked at.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
+from statistics import mean
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lib import compare
 from lib.figures import COLOURS, LABELS, MARKERS, headline, keep, plt, use_style
-from lib.files import read_json
+
+if TYPE_CHECKING:
+    from lib.gallery import Study
 
 SUBJECTS = {"cub200": "birds", "cars196": "cars", "sop": "products"}  # published data sets
+SIDE = {"base": -0.13, "bgaugment": 0.13}  # where an arm stands on the line of its loss
 
 
-def subjects(reports: Path) -> dict[str, tuple[str, dict]]:
-    """Studies of published photographs that are finished: study -> (subject, its summary)."""
-    found = {}
-    for file in sorted((reports / "summaries").glob("*.json")):
-        entry = read_json(file)
-        if entry["dataset"] in SUBJECTS and (reports / file.stem / "effects.csv").exists():
-            found[file.stem] = (SUBJECTS[entry["dataset"]], entry)
-    return dict(sorted(found.items(), key=lambda item: list(SUBJECTS.values()).index(item[1][0])))
+def chosen(studies: list["Study"]) -> list["Study"]:
+    """The studies that are drawn, birds first."""
+    full = [study for study in studies if study.rows]
+    known = [study for study in full if study.dataset in SUBJECTS]
+    return sorted(known, key=lambda study: list(SUBJECTS).index(study.dataset)) or full
 
 
-def changes(reports: Path, study: str) -> pd.DataFrame:
-    """Random background - clean in points of MAP@R, a row a loss and arm, with n; the untrained
-    trunk first. Over seeds values and ends of intervals are averaged.
-    """
-    table = pd.read_csv(reports / study / "effects.csv")
-    rows = compare.select(table, "shifted-clean", "random_background", "both")
-    grouped = rows.groupby(compare.MODEL, sort=False)
-    found = grouped[["value", "low", "high"]].mean() * 100
-    return found.assign(n=grouped["n"].max()).reset_index()
+def _rows(study: "Study", *arms: str) -> Iterator[dict[str, Any]]:
+    return (row for _, rows in study.rows for row in rows if row["arm"] in arms)
 
 
-def finding(found: dict[str, tuple[str, dict]]) -> str:
+def subject(study: "Study") -> str:
+    """What its pictures show."""
+    return SUBJECTS.get(study.dataset, study.name)
+
+
+def finding(studies: list["Study"]) -> str:
     """One sentence: what a new background takes, and what it takes with BGAugment."""
-    lost = {"base": [], "bgaugment": []}
-    for subject, entry in found.values():
+    lost: dict[str, list[str]] = {"base": [], "bgaugment": []}
+    for study in studies:
         for arm, words in lost.items():
-            level = entry["map_at_r_percent"][arm]
-            words.append(
-                f"{level['clean'] - level['random_background']:.1f} of {level['clean']:.1f} points "
-                f"of MAP@R on {subject}"
-            )
+            drop = -mean(row["change"] for row in _rows(study, arm))
+            clean = mean(row["clean"] for row in _rows(study, arm))
+            words.append(f"{drop:.1f} of {clean:.1f} points of MAP@R on {subject(study)}")
     less = [words.replace(" points of MAP@R", "") for words in lost["bgaugment"]]
     return (
         f"A new background takes {' and '.join(lost['base'])}; with BGAugment {' and '.join(less)}"
     )
 
 
-def figure(reports: Path, found: dict[str, tuple[str, dict]]) -> Figure:
+def figure(studies: list["Study"]) -> Figure:
     """One panel a study; lines are losses, marks arms, bars 95 % over classes."""
-    tables = {study: changes(reports, study) for study in found}
-    names = list(dict.fromkeys(loss for table in tables.values() for loss in table["loss"]))
-    size = (4.6 * len(tables) + 0.6, 0.42 * len(names) + 1.9)
-    drawn, axes = plt.subplots(1, len(tables), figsize=size, sharey=True, squeeze=False)
-    for axis, (study, table) in zip(axes[0], tables.items(), strict=True):
-        for row in table.itertuples():
-            at = names.index(row.loss) + {"base": -0.13, "bgaugment": 0.13}.get(row.arm, 0)
-            axis.errorbar(
-                row.value, at, xerr=[[row.value - row.low], [row.high - row.value]],
-                color=COLOURS[row.arm], marker=MARKERS[row.arm], ms=6, capsize=3, ls="",
-            )  # fmt: skip
-        axis.axvline(0, color="black", lw=1)
-        subject, entry = found[study]
-        axis.set_title(f"{subject} ({study}, n = {table['n'].max():,} queries)", fontsize=10)
-        axis.set_xlabel("change of MAP@R in points ↑")
-    axes[0, 0].set_yticks(range(len(names)), [compare.label_of(name) for name in names])
+    names = list(dict.fromkeys(name for study in studies for name, _ in study.rows))
+    size = (4.6 * len(studies) + 0.6, 0.42 * len(names) + 1.9)
+    drawn, axes = plt.subplots(1, len(studies), figsize=size, sharey=True, squeeze=False)
+    for axis, study in zip(axes[0], studies, strict=True):
+        _panel(axis, study, names)
+    axes[0, 0].set_yticks(range(len(names)), [name or "ImageNet trunk" for name in names])
     axes[0, 0].invert_yaxis()
-    drawn.legend(
-        handles=[
-            plt.Line2D([], [], color=COLOURS[a], marker=MARKERS[a], ls="", label=LABELS[a])
-            for a in ("untrained", "base", "bgaugment")
-        ],
-        loc="outside lower center", ncols=3,
-    )  # fmt: skip
-    seeds = {entry["seeds"] for _, entry in found.values()}
-    note = f"one mark a loss and arm, {'/'.join(map(str, sorted(seeds)))} seed(s); bars: 95 % over "
-    headline(drawn, finding(found), f"{note}classes; to the left: quality lost with the background")
+    arms = ("untrained", "base", "bgaugment")
+    styles = [{"color": COLOURS[a], "marker": MARKERS[a], "label": LABELS[a]} for a in arms]
+    marks = [plt.Line2D([], [], ls="", **style) for style in styles]
+    drawn.legend(handles=marks, loc="outside lower center", ncols=3)
+    seeds = "/".join(sorted({str(study.entry.get("seeds")) for study in studies}))
+    note = f"one mark a loss and arm, {seeds} seed(s); bars: 95 % over classes; further left: worse"
+    headline(drawn, finding(studies), note)
     return drawn
 
 
-def write(reports: Path) -> str | None:
-    """Draw `reports/overview.png` and `.svg`; returns its finding (None: no study to draw)."""
-    found = subjects(reports)
-    if not found:
+def _panel(axis: Axes, study: "Study", names: list[str]) -> None:
+    for name, rows in study.rows:
+        for row in rows:
+            value, low, high = (row[key] for key in ("change", "low", "high"))
+            axis.errorbar(
+                value, names.index(name) + SIDE.get(row["arm"], 0),
+                xerr=[[value - low], [high - value]], color=COLOURS[row["arm"]],
+                marker=MARKERS[row["arm"]], ms=6, capsize=3, ls="",
+            )  # fmt: skip
+    axis.axvline(0, color="black", lw=1)
+    queries = study.entry.get("queries")
+    n = f", n = {queries:,} queries" if queries else ""
+    axis.set_title(f"{subject(study)} ({study.name}{n})", fontsize=10)
+    axis.set_xlabel("change of MAP@R in points ↑")
+
+
+def write(studies: list["Study"], folder: Path) -> str | None:
+    """Draw `overview.png` and `.svg` into `folder`; returns the finding (None: nothing drawn)."""
+    shown = [s for s in chosen(studies) if any(_rows(s, "base")) and any(_rows(s, "bgaugment"))]
+    if not shown:
         return None
     use_style()
-    keep(figure(reports, found), reports, "overview")
-    return finding(found)
+    keep(figure(shown), folder, "overview")
+    return finding(shown)

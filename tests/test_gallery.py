@@ -152,7 +152,7 @@ def test_same_files_same_bytes(reports, facts, tmp_path) -> None:
     assert gallery.build(moved, facts).read_bytes() == first
     assert str(tmp_path).encode() not in first
     assert sorted(path.name for path in moved.iterdir()) == [
-        "a-demo", "cub200-cpu", "index.html", "summaries",
+        "a-demo", "cub200-cpu", "index.html", "overview.png", "overview.svg", "summaries",
     ]  # fmt: skip
 
 
