@@ -15,6 +15,7 @@ from lib.embedder import Embedder
 from lib.errors import StudyError
 from lib.places import blur, fill, tile
 from lib.scenes import Scenes, composite
+from lib.threads import fixed_threads
 
 
 @dataclass(frozen=True)
@@ -170,6 +171,7 @@ def choose(scenes: Scenes, rows: np.ndarray, pool: str, seed: int, draw: int) ->
 
 
 @torch.inference_mode()
+@fixed_threads()  # a filled place differs in its last digits with the number of threads
 def embed(
     model: Embedder,
     scenes: Scenes,

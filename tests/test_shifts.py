@@ -6,6 +6,7 @@ from lib import evaluate, shifts
 from lib.errors import StudyError
 from lib.places import GROW, blur, fill, tile
 from lib.scenes import Scenes
+from lib.threads import THREADS
 
 
 @pytest.fixture
@@ -160,3 +161,29 @@ def test_the_plan_needs_clean_and_draws_only_where_chance_is() -> None:
         evaluate.plan(["random_background"], 1, 1)
     with pytest.raises(StudyError, match="unknown condition 'clear'"):
         evaluate.plan(["clean", "clear"], 1, 1)
+
+
+class Counting(torch.nn.Module):
+    """The mean colour as an embedding; notes how many threads torch had."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight, self.threads = torch.nn.Parameter(torch.ones(3)), []
+
+    def normalise(self, images: torch.Tensor) -> torch.Tensor:
+        return images / 255
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.threads.append(torch.get_num_threads())
+        return images.mean(dim=(2, 3)) * self.weight
+
+
+def test_the_machines_threads_do_not_matter(scenes: Scenes) -> None:
+    model, rows, before = Counting(), scenes.store.rows("test"), torch.get_num_threads()
+    made = []
+    for threads in (1, 3):
+        torch.set_num_threads(threads)
+        made.append(shifts.embed(model, scenes, rows, "same_class_tiled", draw=0, seed=0, size=40))
+        assert torch.get_num_threads() == threads  # given back
+    torch.set_num_threads(before)
+    assert torch.equal(*made) and set(model.threads) == {THREADS}
