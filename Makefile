@@ -18,7 +18,8 @@ setup: $(STAMP) ## make the environment .venv from requirements.lock (happens by
 
 repro: $(STAMP) ## run what has changed of the studies, down to reports/index.html
 	@git rev-parse --git-dir >/dev/null 2>&1 || $(ENV) dvc config --local core.no_scm true
-	@start=$$(date +%s); $(ENV) dvc repro $(ARGS) || exit $$?; \
+	@start=$$(date +%s); $(ENV) python -m lib.params || exit $$?; \
+	$(ENV) dvc repro $(ARGS) || exit $$?; \
 	echo "Done in $$(($$(date +%s) - start)) s. Open $(CURDIR)/reports/index.html"
 
 dial: $(STAMP) ## run the study of the bias dial on drawn pictures, to reports/dial

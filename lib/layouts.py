@@ -180,6 +180,9 @@ def own_csv(root: Path) -> pd.DataFrame:
     missing = {"path", "label"} - set(table)
     if missing:
         raise StudyError(f"{file} lacks the column {sorted(missing)[0]}; it has {list(table)}.")
+    blank = np.flatnonzero((table["path"] == "") | (table["label"] == ""))
+    if len(blank):
+        raise StudyError(f"{file}: line {blank[0] + 2} lacks its path or label.")
     table["class_name"] = table["label"]
     table["label"] = np.unique(table["class_name"], return_inverse=True)[1]
     columns = ["path", "label", "class_name"]

@@ -11,9 +11,11 @@ import pandas as pd
 
 from lib import datasets, paths
 from lib.errors import StudyError
-from lib.files import read_json, write_json, write_table
+from lib.files import read_json, space_left, write_json, write_table
 from lib.store import Store, write_store
 from lib.verify import AHEAD, find_faults, look_at_all, refuse_broken
+
+CHANNELS, USUAL = 3, 4 / 3  # of a photograph: channels, long side by short side
 
 
 def choose(table: pd.DataFrame, classes: dict[str, int], per_class: int) -> pd.DataFrame:
@@ -31,6 +33,11 @@ def check_index(table: pd.DataFrame) -> None:
     if table[["path", "label", "class_name", "split"]].isna().any(axis=None):
         row = table[table[["path", "label", "class_name", "split"]].isna().any(axis=1)].iloc[0]
         raise StudyError(f"{row['path']} has no label, class or split in the data set's index.")
+    for path in table["path"]:
+        if not _is_text(path):
+            raise StudyError(
+                f"{path!r} is no text in UTF-8, so no table can name this picture. Rename it."
+            )
     twice = table.loc[table["path"].duplicated(), "path"].tolist()
     if twice:
         raise StudyError(f"{twice[0]} is listed twice ({len(twice)} such). Keep one line of each.")
@@ -47,6 +54,13 @@ def check_index(table: pd.DataFrame) -> None:
         raise StudyError(
             f"fewer than two classes in split {', '.join(few)}: nothing to tell apart."
         )
+
+
+def _is_text(name: str) -> bool:
+    try:
+        return bool(name.encode())
+    except UnicodeEncodeError:  # bytes of another encoding
+        return False
 
 
 def copy_note(sides: pd.Series, official: bool) -> str:
@@ -89,6 +103,8 @@ def prepare_images(
             split and images of a class are taken.
         allow_broken: leave pictures out that cannot be decoded, instead of stopping.
     """
+    if side < 1:
+        raise StudyError(f"side is {side}; wanted: the short side in pixels, 1 or more.")
     options = dict(options or {})
     subset = options.pop("subset", {})
     folder, place = datasets.locate(dataset, options)
@@ -97,6 +113,7 @@ def prepare_images(
         table = choose(table, subset.get("classes", {}), subset.get("per_class", 0))
     check_index(table)
     home, seen = paths.StudyPaths(study).prepared, []
+    space_left(home / "images" / "pixels.u8", CHANNELS * USUAL * side**2 * len(table))
 
     def pixels() -> Iterator[np.ndarray | None]:
         files = [folder / path for path in table["path"]]

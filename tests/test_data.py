@@ -280,7 +280,7 @@ def test_a_store_written_over_another_is_never_half_of_each(tmp_path: Path, monk
     def killed(*_args: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("lib.store.write_table", killed)  # after the pixels, before the seal
+    monkeypatch.setattr("lib.store.write_json", killed)  # after pixels and index, before the seal
     with pytest.raises(KeyboardInterrupt):
         write_store(tmp_path / "s", index, [np.full((3, 4, 3), 9, np.uint8)] * 2)
     with pytest.raises(StudyError, match="holds no store"):

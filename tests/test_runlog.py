@@ -5,9 +5,9 @@ from lib import runlog
 
 
 def test_each_execution_is_noted_and_the_others_are_kept(home: Path) -> None:
-    runlog.note("s", "01_data", {"side": 20}, 1.26)
-    runlog.note("s", "03_train_triplet", {"loss": "triplet"}, 60)
-    runlog.note("s", "01_data", {"side": 24}, 2)
+    runlog.note("s", "01_data", {"side": 20}, {"seconds": 1.3})
+    runlog.note("s", "03_train_triplet", {"loss": "triplet"}, {"seconds": 60})
+    runlog.note("s", "01_data", {"side": 24}, {"seconds": 2})
     noted = json.loads((home / "reports" / "s" / "run.json").read_text())
     assert sorted(noted) == ["01_data", "03_train_triplet"]
     assert noted["01_data"]["parameters"] == {"side": 24} and noted["01_data"]["seconds"] == 2
