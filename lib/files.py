@@ -30,8 +30,9 @@ def atomic(path: Path) -> Iterator[Path]:
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(path)
         handle, name = tempfile.mkstemp(
-            prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent
+            prefix=f".{path.name}.{os.getpid()}.", suffix=path.suffix, dir=path.parent
         )
     except OSError as error:
         raise _in_words(error, path) from error
@@ -47,6 +48,28 @@ def atomic(path: Path) -> Iterator[Path]:
         raise _in_words(error, path) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _sweep(path: Path) -> None:
+    """Remove what killed processes left half written of `path`."""
+    left = re.compile(rf"\.{re.escape(path.name)}\.(\d+)\.\w+{re.escape(path.suffix)}")
+    with os.scandir(path.parent) as entries:
+        found = [(entry.path, left.fullmatch(entry.name)) for entry in entries]
+    for name, match in found:
+        if match and not _runs(int(match[1])):
+            Path(name).unlink(missing_ok=True)
+
+
+def _runs(process: int) -> bool:
+    if os.name != "posix":  # there the question would end the process
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # another user's
+        return True
+    return True
 
 
 def _system_error(error: BaseException | None) -> int | None:

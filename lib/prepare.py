@@ -33,11 +33,6 @@ def check_index(table: pd.DataFrame) -> None:
     if table[["path", "label", "class_name", "split"]].isna().any(axis=None):
         row = table[table[["path", "label", "class_name", "split"]].isna().any(axis=1)].iloc[0]
         raise StudyError(f"{row['path']} has no label, class or split in the data set's index.")
-    for path in table["path"]:
-        if not _is_text(path):
-            raise StudyError(
-                f"{path!r} is no text in UTF-8, so no table can name this picture. Rename it."
-            )
     twice = table.loc[table["path"].duplicated(), "path"].tolist()
     if twice:
         raise StudyError(f"{twice[0]} is listed twice ({len(twice)} such). Keep one line of each.")
@@ -54,13 +49,6 @@ def check_index(table: pd.DataFrame) -> None:
         raise StudyError(
             f"fewer than two classes in split {', '.join(few)}: nothing to tell apart."
         )
-
-
-def _is_text(name: str) -> bool:
-    try:
-        return bool(name.encode())
-    except UnicodeEncodeError:  # bytes of another encoding
-        return False
 
 
 def copy_note(sides: pd.Series, official: bool) -> str:

@@ -14,6 +14,12 @@ import pytest
 from lib import masks, paths
 from lib.files import digest, write_json
 from lib.store import write_store
+from tests.reliability import (  # noqa: F401 (hooks)
+    pytest_addoption,
+    pytest_collection_modifyitems,
+    pytest_runtest_logreport,
+    pytest_sessionfinish,
+)
 
 
 @pytest.fixture
