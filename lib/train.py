@@ -223,9 +223,13 @@ class Run:
         """Validation MAP@R on clean images and on replaced backgrounds (validation pool)."""
         recipe, found = self.recipe, {}
         for condition in ("clean", "random_background"):
-            scores = validation(
-                self.model, self.scenes, condition, recipe.seed, recipe.image_size, recipe.precision
-            )
+            try:
+                scores = validation(
+                    self.model, self.scenes, condition, recipe.seed, recipe.image_size,
+                    recipe.precision,
+                )  # fmt: skip
+            except ValueError as error:  # embeddings that are no numbers, or zero
+                raise StudyError(f"validation failed: {error} ({self._rates()}") from error
             found[condition] = float(scores.nanmean())
         return found
 

@@ -13,11 +13,10 @@ root, found = Path(sys.argv[1]), []
 def watch(event, arguments):
     if event in ("socket.connect", "socket.getaddrinfo"):
         found.append((event, str(arguments[1:])))
-    if event == "open" and isinstance(arguments[0], str) and arguments[2] & (os.O_WRONLY | os.O_RDWR):
+    writes = event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR)
+    if (writes or event == "os.mkdir") and isinstance(arguments[0], str):
         if Path(arguments[0]).absolute().is_relative_to(root):
             found.append((event, arguments[0]))
-    if event == "os.mkdir" and Path(os.fsdecode(arguments[0])).absolute().is_relative_to(root):
-        found.append((event, str(arguments[0])))
 sys.addaudithook(watch)
 for file in sorted((root / "lib").glob("*.py")):
     importlib.import_module(f"lib.{file.stem}")

@@ -23,8 +23,8 @@ def test_a_rate_far_too_high(study, recipe, tmp_path, rate: float, optimiser: st
     made = replace(recipe, lr_trunk=rate, lr_head=rate, optimiser=optimiser, iterations=1, epochs=2)
     try:
         best, history = train.fit(made, Scenes(study, "drawn"), tmp_path)
-    except (StudyError, ValueError) as error:
-        assert f"lr_trunk {rate:g}" in str(error) or "zero rows" in str(error)
+    except StudyError as error:
+        assert f"lr_trunk {rate:g}" in str(error)
         assert not list(tmp_path.glob("*/history.csv"))
     else:
         assert history["map_at_r"].notna().all()
