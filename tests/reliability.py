@@ -71,11 +71,12 @@ def cell(text: str) -> str:
 
 
 def page(faults: dict[str, Fault], outcomes: dict[str, list[tuple[str, str]]]) -> str:
-    """The page: a table a group, one row a fault that was tried."""
+    """The page: a table a group, one row a fault, also for those that the run left out."""
     parts = [INTRODUCTION]
     for group, title in GROUPS.items():
-        keys = [key for key in faults if key.split("/")[0] == group and key in outcomes]
-        rows = [f"| {' | '.join(map(cell, [*faults[k][1:], seen(outcomes[k])]))} |" for k in keys]
+        keys = [key for key in faults if key.split("/")[0] == group]
+        told = {key: seen(outcomes.get(key, [])) or "left out of this run" for key in keys}
+        rows = [f"| {' | '.join(map(cell, [*faults[key][1:], told[key]]))} |" for key in keys]
         parts += [f"\n## {title}\n\n{HEAD}", *rows] if rows else []
     return "\n".join(parts) + "\n"
 

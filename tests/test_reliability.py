@@ -12,7 +12,7 @@ def test_outcomes_become_words() -> None:
     assert reliability.seen(mixed) == "**not kept**, kept, not tried here: no such language"
 
 
-def test_a_page_has_a_row_a_fault_and_nothing_that_was_not_tried() -> None:
+def test_a_page_has_a_row_a_fault_and_says_what_was_not_tried() -> None:
     faults = {
         "disk/a": ("disk/a", "one | two", "so", "kept so"),
         "killed/b": ("killed/b", "three", "so", "kept so"),
@@ -20,7 +20,11 @@ def test_a_page_has_a_row_a_fault_and_nothing_that_was_not_tried() -> None:
     }
     text = reliability.page(faults, {"disk/a": [("passed", "")], "killed/b": [("failed", "")]})
     rows = re.findall(r"^\| (?!fault|-)(.*) \|$", text, re.M)
-    assert rows == ["three | so | kept so | **not kept**", r"one \| two | so | kept so | kept"]
+    assert rows == [
+        "three | so | kept so | **not kept**",
+        "not tried | so | kept so | left out of this run",
+        r"one \| two | so | kept so | kept",
+    ]
     assert text.index("## Killed") < text.index("## Disk")
 
 

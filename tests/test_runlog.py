@@ -1,7 +1,9 @@
 import json
+import subprocess
+import sys
 from pathlib import Path
 
-from lib import runlog
+from lib import paths, runlog
 
 
 def test_each_execution_is_noted_and_the_others_are_kept(home: Path) -> None:
@@ -22,3 +24,32 @@ def test_a_machine_without_a_gpu_or_git_is_noted_all_the_same(monkeypatch) -> No
     monkeypatch.setattr(runlog.subprocess, "run", absent)
     assert runlog.machine()["gpu"] is None and runlog._commit() is None
     assert runlog._first("/nowhere", "MemTotal") == ""
+
+
+def test_a_watch_reads_time_memory_and_what_was_written(home: Path) -> None:
+    where = paths.StudyPaths("s")
+    for name in ("old", "new"):
+        (where.scratch / name).mkdir(parents=True)
+    (where.scratch / "old" / "a").write_bytes(bytes(7_000_000))
+    watch = runlog.Watch("s", began=(where.scratch / "old" / "a").stat().st_mtime + 1e-6)
+    subprocess.run([sys.executable, "-c", "x = bytearray(80_000_000)"], check=True)
+    (where.scratch / "new" / "b").write_bytes(bytes(3_000_000))
+    used = watch.read()
+    assert used["written_mb"] == 3 and used["peak_memory_mb"] > 80 and used["seconds"] < 60
+
+
+def test_the_table_is_made_from_the_records(tmp_path: Path) -> None:
+    machine = {"processor": "P", "cores": 2}
+    run = {"seconds": 1234.5, "peak_memory_mb": 900, "written_mb": 0.3, "machine": machine}
+    old = {"seconds": 1.0, "machine": machine}
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s" / "run.json").write_text(json.dumps({"02_masks": run, "01_data": old}))
+    lines = runlog.table(tmp_path).splitlines()
+    assert lines[2:] == ["| s | 02_masks | 1,234 | 900 | 0 | P, 2 |"]
+    text = "a\n<!-- table -->\nold\n<!-- end -->\nb\n"
+    assert runlog.in_page(text, "new\n") == text.replace("old", "new")
+
+
+def test_the_page_of_memory_and_disk_is_up_to_date() -> None:
+    text = (Path(runlog.__file__).parent.parent / "docs" / "resources.md").read_text("utf-8")
+    assert text == runlog.in_page(text, runlog.table()), "run python -m lib.runlog"

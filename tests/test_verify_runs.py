@@ -27,9 +27,7 @@ def two(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def test_equal_runs_have_no_difference(two: tuple[Path, Path]) -> None:
-    write_json(
-        two[1] / "reports" / "s" / "run.json", {"another": "time"}
-    )  # says when: not a result
+    write_json(two[1] / "reports" / "s" / "run.json", {"another": "time"})
     assert verify_runs.compare(*two, "s") == [] and verify_runs.near(*two, "s", 0) == []
 
 
