@@ -1,7 +1,7 @@
 # Every verb sets the environment up first where it has to. More words for the tool behind a verb
 # go into ARGS (make test ARGS="-m 'not slow'"); PYTHON names the interpreter to build .venv with.
 .DEFAULT_GOAL := help
-.PHONY: help setup repro dial test lab report lock clean lint
+.PHONY: help setup repro dial test test-faults verify lab report lock clean lint
 
 PYTHON ?=
 ARGS ?=
@@ -12,13 +12,14 @@ ENV = PATH="$(CURDIR)/.venv/bin:$$PATH" NUMBA_DISABLE_JIT=1 PYTHONHASHSEED=0 \
       PYTHONDONTWRITEBYTECODE= PYTHONWARNINGS="ignore:IProgress not found"
 
 help: ## list these verbs
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-11s %s\n", $$1, $$2}' Makefile
 
 setup: $(STAMP) ## make the environment .venv from requirements.lock (happens by itself)
 
 repro: $(STAMP) ## run what has changed of the studies, down to reports/index.html
 	@git rev-parse --git-dir >/dev/null 2>&1 || $(ENV) dvc config --local core.no_scm true
-	@start=$$(date +%s); $(ENV) dvc repro $(ARGS) || exit $$?; \
+	@start=$$(date +%s); $(ENV) python -m lib.params || exit $$?; \
+	$(ENV) dvc repro $(ARGS) || exit $$?; \
 	echo "Done in $$(($$(date +%s) - start)) s. Open $(CURDIR)/reports/index.html"
 
 dial: $(STAMP) ## run the study of the bias dial on drawn pictures, to reports/dial
@@ -26,7 +27,14 @@ dial: $(STAMP) ## run the study of the bias dial on drawn pictures, to reports/d
 	@$(ENV) dvc repro $(ARGS) dial/dvc.yaml
 
 test: $(STAMP) ## run the tests
-	@$(ENV) OMP_NUM_THREADS=1 python -m pytest -q -n 2 --dist loadfile $(ARGS)
+	@$(ENV) OMP_NUM_THREADS=1 python -m pytest -q -n 2 --dist loadfile -m "not long" $(ARGS)
+
+test-faults: $(STAMP) ## make every fault on purpose; writes docs/reliability.md (30 minutes)
+	@$(ENV) OMP_NUM_THREADS=1 python -m pytest -q -n 2 --dist loadgroup -m fault \
+	--reliability docs/reliability.md $(ARGS)
+
+verify: $(STAMP) ## run the demo twice from nothing and compare every table and weight (20 minutes)
+	@$(ENV) python -m lib.verify_runs $(ARGS)
 
 lab: $(STAMP) ## open the notebooks in JupyterLab
 	@$(ENV) jupyter lab --notebook-dir=notebooks $(ARGS)

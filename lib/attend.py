@@ -9,10 +9,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from lib import attention, attribution, evaluate, shifts, stats
+from lib import attention, attribution, evaluate, paths, shifts, stats
 from lib.attribution import PAPER, Explanation
 from lib.embedder import Embedder
-from lib.files import key_of
+from lib.files import key_of, space_left
 from lib.keep import kept
 from lib.progress import say
 from lib.scenes import Scenes
@@ -169,6 +169,8 @@ def score_models(
 ) -> Iterator[pd.DataFrame]:
     """The paper's maps: one row an image x model x measure."""
     models = evaluate.models_of(study)
+    pixels = len(rows) * sum(model.image_size**2 for model in models)
+    space_left(paths.StudyPaths(study).scratch / "maps", 4 * pixels)
     for number, model in enumerate(models, start=1):
         say(f"{study}: attention of model {number} of {len(models)} ({model.loss} {model.arm})")
         masks = pictures(scenes, rows, model.image_size)[1]

@@ -12,7 +12,7 @@ from torch import Tensor
 from lib import paths, retrieval, shifts, stats, train
 from lib.embedder import Embedder
 from lib.errors import StudyError
-from lib.files import digest, key_of, read_json
+from lib.files import digest, key_of, read_json, sealed, space_left
 from lib.keep import kept
 from lib.progress import say
 from lib.scenes import Scenes
@@ -51,7 +51,7 @@ class Model:
 
 
 def models_of(study: str) -> list[Model]:
-    """All trained models of a study, the untrained trunk first."""
+    """All trained models of a study, the untrained trunk first; damaged weights are refused."""
     folder = paths.StudyPaths(study).models
     files = sorted(folder.glob("*/models.json"))
     if not files:
@@ -59,8 +59,10 @@ def models_of(study: str) -> list[Model]:
     found = []
     for file in files:
         for entry in read_json(file):
-            name = entry.pop("weights")
-            found.append(Model(**entry, weights=file.parent / name))
+            weights, sha256 = file.parent / entry.pop("weights"), entry.pop("sha256", None)
+            if sha256:  # models of earlier versions carry no checksum
+                sealed([weights], sha256, f"Run 03_train for study {study} and {entry['loss']}.")
+            found.append(Model(**entry, weights=weights))
     first = found[0]
     same = (first.trunk, 0, first.image_size, first.precision)
     return [Model("none", "untrained", 0, *same, weights=None), *found]
@@ -140,6 +142,8 @@ def plan(conditions: list[str], draws: int, draws_control: int) -> list[tuple[st
     """Pairs (condition, draw): `draws` for random_background, `draws_control` for the others."""
     if "clean" not in conditions:
         raise StudyError("the conditions must hold 'clean': everything is compared with it.")
+    if draws < 1 or draws_control < 1:
+        raise StudyError(f"draws are {draws} and {draws_control} (control); both: 1 or more.")
     count = {name: draws if name == "random_background" else draws_control for name in conditions}
     return [
         (name, draw)
@@ -154,6 +158,8 @@ def per_query(
     """Rows of every model: one a query x condition x draw x sides (clean: both sides only)."""
     models, planned = models_of(study), plan(conditions, draws, draws_control)
     scenes = Scenes(study, mask_source(study), train.device())
+    vectors = len(planned) * len(scenes.store.rows("test")) * sum(m.embedding for m in models)
+    space_left(paths.StudyPaths(study).scratch / "embeddings", 4 * vectors)
     for number, model in enumerate(models, start=1):
         name = f"{model.loss} {model.arm} seed {model.seed}"
         say(f"{study}: model {number} of {len(models)} ({name})")
@@ -161,6 +167,14 @@ def per_query(
         for condition, draw in planned:
             for sides in ("both",) if condition == "clean" else ("both", "query"):
                 yield view.table(condition, draw, sides)
+
+
+def queries(study: str) -> pd.DataFrame:
+    """The rows that 04_shift wrote, one a query (`per_query`)."""
+    file = paths.StudyPaths(study).shift / "per_query.parquet"
+    if not file.exists():
+        raise StudyError(f"{file} does not exist. Run 04_shift for study {study} first.")
+    return pd.read_parquet(file)
 
 
 def mask_source(study: str) -> str:

@@ -15,7 +15,6 @@ import signal
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -34,7 +33,8 @@ from papermill.exceptions import PapermillExecutionError
 from lib import params, runlog
 from lib.errors import StudyError
 from lib.files import atomic
-from lib.html import page
+from lib.html import harmless, harmless_markdown, page
+from lib.lock import one_at_a_time
 from lib.paths import NOTEBOOKS, ROOT, StudyPaths
 
 EXAMPLES = {int: 3, float: 0.5, str: "triplet", bool: True, list: [0, 1], dict: {"key": 1}}
@@ -188,6 +188,10 @@ def _clean_output(output: NotebookNode, styles: dict[str, str]) -> NotebookNode 
     for kind in ("text/plain", "text/html"):
         if kind in output.data:
             output.data[kind] = _clean_text(output.data[kind])
+    if "text/html" in output.data:
+        output.data["text/html"] = harmless(output.data["text/html"])
+    if "text/markdown" in output.data:
+        output.data["text/markdown"] = harmless_markdown(output.data["text/markdown"])
     if "<style" in output.data.get("text/html", ""):  # pandas' Styler draws a random table id
         output.data["text/html"] = re.sub(
             r"\bT_[0-9a-f]{5}(?![0-9a-f])",
@@ -433,10 +437,12 @@ def _execute_for_study(given: argparse.Namespace) -> Path:
     values = params.section(given.study, re.sub(r"^\d+_", "", notebook.stem))
     overrides = dict(parse_override(text) for text in given.overrides)
     parameters = {"study": given.study, **values, **overrides}
-    out_dir, start = given.out or StudyPaths(given.study).reports, time.monotonic()
-    made = execute(notebook, parameters, out_dir, given.stem, (given.previous, given.next))
-    if not given.out:
-        runlog.note(given.study, made.stem, parameters, time.monotonic() - start)
+    out_dir = given.out or StudyPaths(given.study).reports
+    with one_at_a_time(given.study):
+        watch = runlog.Watch(given.study)
+        made = execute(notebook, parameters, out_dir, given.stem, (given.previous, given.next))
+        if not given.out:
+            runlog.note(given.study, made.stem, parameters, watch.read())
     return made
 
 

@@ -4,16 +4,18 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from lib.errors import StudyError
+from lib.errors import DamagedFile, StudyError
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 CLOSED = {errno.EROFS, errno.EACCES, errno.EPERM}
@@ -28,8 +30,9 @@ def atomic(path: Path) -> Iterator[Path]:
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(path)
         handle, name = tempfile.mkstemp(
-            prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent
+            prefix=f".{path.name}.{os.getpid()}.", suffix=path.suffix, dir=path.parent
         )
     except OSError as error:
         raise _in_words(error, path) from error
@@ -41,30 +44,65 @@ def atomic(path: Path) -> Iterator[Path]:
         os.umask(mask)
         temporary.chmod(0o666 & ~mask)  # mkstemp makes private files; give the usual rights
         os.replace(temporary, path)
-    except OSError as error:
+    except Exception as error:  # safetensors and torch do not raise OSError where a disk is full
         raise _in_words(error, path) from error
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _in_words(error: OSError, path: Path) -> Exception:
+def _sweep(path: Path) -> None:
+    """Remove what killed processes left half written of `path`."""
+    left = re.compile(rf"\.{re.escape(path.name)}\.(\d+)\.\w+{re.escape(path.suffix)}")
+    with os.scandir(path.parent) as entries:
+        found = [(entry.path, left.fullmatch(entry.name)) for entry in entries]
+    for name, match in found:
+        if match and not _runs(int(match[1])):
+            Path(name).unlink(missing_ok=True)
+
+
+def _runs(process: int) -> bool:
+    if os.name != "posix":  # there the question would end the process
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # another user's
+        return True
+    return True
+
+
+def _system_error(error: BaseException | None) -> int | None:
+    """The number of the system's error that an exception, or one before it, came from."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno:
+            return error.errno
+        if found := re.search(r"\(os error (\d+)\)", str(error)):  # as Rust writes it
+            return int(found[1])
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _in_words(error: Exception, path: Path) -> Exception:
     """What a failed write means for the person at the machine; other errors stay as they are."""
-    if error.errno in FULL:
+    number = _system_error(error)
+    if number in FULL:
         return StudyError(
             f"no space left while writing {path}. What was there before is untouched. Free some "
             "space (make clean removes half-done work) and run again; finished work is kept."
         )
-    if error.errno in CLOSED:
+    if number in CLOSED:
         return StudyError(
-            f"{path} cannot be written ({os.strerror(error.errno)}). Give yourself the right to "
+            f"{path} cannot be written ({os.strerror(number)}). Give yourself the right to "
             f"write in {path.parent}, and run again."
         )
     return error
 
 
 def space_left(path: Path, needed: int) -> None:
-    """Refuse to begin what cannot end: `needed` bytes must be free where `path` lies."""
-    free = shutil.disk_usage(path.parent).free
+    """Refuse to begin what cannot end: `needed` bytes must be free where `path` will lie."""
+    there = next(folder for folder in path.absolute().parents if folder.exists())
+    free = shutil.disk_usage(there).free
     if needed > free:
         raise StudyError(
             f"{path} needs {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free. Make room and run "
@@ -79,8 +117,15 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file."""
-    return json.loads(Path(path).read_text(encoding="utf-8"))
+    """Read a JSON file; one that is gone or damaged raises with its name."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise StudyError(f"{path} is gone. Run again the notebook that writes it.") from error
+    except ValueError as error:
+        raise DamagedFile(
+            f"{path} is damaged ({error}). Delete it and run again the notebook that writes it."
+        ) from error
 
 
 def write_table(path: Path, table: pd.DataFrame, digits: int = 6) -> None:
@@ -96,6 +141,36 @@ def digest(path: Path, algorithm: str = "sha256") -> str:
     """Hex checksum of a file, read in 1 MiB pieces."""
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, algorithm).hexdigest()
+
+
+@lru_cache(maxsize=4096)
+def _digest_of_these(names: tuple[str, ...], _stamps: tuple[tuple[int, int], ...]) -> str:
+    seal = hashlib.sha256()
+    for name in names:
+        with open(name, "rb") as stream:
+            while piece := stream.read(2**20):
+                seal.update(piece)
+    return seal.hexdigest()
+
+
+def sealed(files: list[Path], sha256: str, remedy: str) -> None:
+    """Refuse files that are gone or whose bytes, one after the other, are not the sealed ones.
+
+    Files are read once a process, and again when their time or size has changed.
+
+    Raises:
+        StudyError: names the file (or the folder of several) and says what to do (`remedy`).
+    """
+    for file in files:
+        if not file.exists():
+            raise StudyError(f"{file} is gone. {remedy}")
+    stamps = tuple((file.stat().st_mtime_ns, file.stat().st_size) for file in files)
+    if _digest_of_these(tuple(map(str, files)), stamps) != sha256:
+        names = " or ".join(file.name for file in files)
+        raise DamagedFile(
+            f"{files[0].parent / names} is damaged: its bytes are not those that were written "
+            f"(another sha256). {remedy}"
+        )
 
 
 def key_of(**parts: Any) -> str:

@@ -156,6 +156,33 @@ def network_references(text: str) -> list[str]:
     return [address for address in found if address and re.match(r"(?i)(https?:)?//", address)]
 
 
+TABLE = {"style", "div", "p", "table", "thead", "tbody", "tfoot", "tr", "th", "td", "caption"}
+ATTRIBUTES = {"id", "class", "style", "type", "scoped", "border", "scope", "colspan", "rowspan"}
+
+
+def harmless(text: str) -> str:
+    """The HTML of an output with everything but tables, as pandas writes them, shown as text.
+
+    Names of classes and files come from data and may hold tags; pandas does not escape them in a
+    styled table. A cell holds text only, so any tag in one is the name's own.
+    """
+    soup = BeautifulSoup(text, features="html.parser")
+    odd = [tag for tag in soup.find_all(True) if _is_odd(tag)]
+    for tag in odd:
+        tag.replace_with(str(tag))
+    return str(soup) if odd else text
+
+
+def _is_odd(tag: Tag) -> bool:
+    known = tag.name in TABLE and set(tag.attrs) <= ATTRIBUTES
+    return not known or tag.find_parent(["td", "th", "caption"]) is not None
+
+
+def harmless_markdown(text: str) -> str:
+    """Markdown of an output with its HTML shown as text."""
+    return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", text)
+
+
 def formula(tex: str) -> str:
     """A TeX formula (matplotlib's mathtext) as inline SVG on the text's baseline.
 

@@ -18,7 +18,16 @@ SPLITS = ("train", "validation", "test")
 
 def pictures(folder: Path) -> list[Path]:
     """The picture files of a folder (not of folders in it), sorted by name."""
-    return sorted(file for file in folder.glob("*") if file.suffix.lower() in PICTURES)
+    found = sorted(file for file in folder.glob("*") if file.suffix.lower() in PICTURES)
+    for file in found:
+        try:
+            f"{folder.name}/{file.name}".encode()
+        except UnicodeEncodeError as error:  # its bytes are of another encoding
+            raise StudyError(
+                f"{folder.name!r}/{file.name!r} is no text in UTF-8, so no table can name this "
+                "picture. Rename it."
+            ) from error
+    return found
 
 
 def _table(file: Path, columns: list[str] | None = None) -> pd.DataFrame:
@@ -180,6 +189,9 @@ def own_csv(root: Path) -> pd.DataFrame:
     missing = {"path", "label"} - set(table)
     if missing:
         raise StudyError(f"{file} lacks the column {sorted(missing)[0]}; it has {list(table)}.")
+    blank = np.flatnonzero((table["path"] == "") | (table["label"] == ""))
+    if len(blank):
+        raise StudyError(f"{file}: line {blank[0] + 2} lacks its path or label.")
     table["class_name"] = table["label"]
     table["label"] = np.unique(table["class_name"], return_inverse=True)[1]
     columns = ["path", "label", "class_name"]
@@ -206,7 +218,7 @@ def split_classes(labels: pd.Series, seed: int = 0, shares: dict[str, float] | N
         raise StudyError(
             f"{len(classes)} classes cannot be split into train, validation and test with two or "
             f"more classes each (validation {count['validation']}, test {count['test']}). Give "
-            "more classes (six at least), smaller shares, or a labels.csv with a split column."
+            "more classes (eight at least), smaller shares, or a labels.csv with a split column."
         )
     edge = count["validation"] + count["test"]
     part = {label: "validation" for label in classes[: count["validation"]]}

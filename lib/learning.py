@@ -7,11 +7,13 @@ import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from lib import evaluate, losses, paths, retrieval, stats, train
 from lib.evaluate import Model
 from lib.figures import COLOURS, LABELS, MARKERS, contact_sheet, framed, headline, plt
-from lib.files import key_of, write_table
+from lib.files import key_of
+from lib.keep import kept
 from lib.scenes import Scenes
 
 PANELS = {"clean": "MAP@R ↑, clean", "random_background": "MAP@R ↑, replaced"}
@@ -74,13 +76,14 @@ def scores(study: str, model: Model, scenes: Scenes, condition: str, seed: int) 
         version=evaluate.VERSION, model=model.identity, data=scenes.fingerprint, seed=seed,
         condition=condition, size=model.image_size, bits=model.precision,
     )  # fmt: skip
-    file = paths.StudyPaths(study).scratch / "validation" / f"{key}.parquet"
-    if not file.exists():
+
+    def make() -> dict[str, Tensor]:
         found = train.validation(
             model.load(), scenes, condition, seed, model.image_size, model.precision
         )
-        write_table(file, pd.DataFrame({"map_at_r": found.numpy()}))
-    return pd.read_parquet(file)["map_at_r"].to_numpy()
+        return {"map_at_r": found}
+
+    return kept(study, "validation", key, make)["map_at_r"].numpy()
 
 
 def verdict(low: float, best: int, last: int, patience: int) -> tuple[bool, str]:

@@ -16,10 +16,10 @@ from PIL import Image
 from lib import datasets, paths, rembg_masks
 from lib.errors import StudyError
 from lib.fetch import bring
-from lib.files import read_json, write_json, write_table
+from lib.files import digest, read_json, sealed, space_left, write_json, write_table
 from lib.mask_transforms import TRANSFORMS
 from lib.prepare import about, source_files
-from lib.store import Store, write_store
+from lib.store import BROKEN, Store, write_store
 
 # The rule for masks that say nothing: an image whose mask covers less or more of the picture than
 # this is never composited. It keeps its own background in every condition and in training.
@@ -58,11 +58,21 @@ def _beside(file: Path, folder: Path, other: str, suffix: str) -> Path:
 
 
 def read_true(file: Path, size: tuple[int, int]) -> np.ndarray:
-    """An exact mask from disk, uint8, brought to `size` (width, height)."""
+    """An exact mask from disk, uint8, brought to `size` (width, height); its shape must fit."""
     if not file.exists():
         raise StudyError(f"{file} does not exist: this data set brings no true masks there.")
-    with Image.open(file) as image:
-        return np.asarray(image.convert("L").resize(size, Image.Resampling.BILINEAR))
+    try:
+        with Image.open(file) as image:
+            mask = image.convert("L")
+    except BROKEN as error:
+        raise StudyError(f"{file} cannot be decoded ({error}). Replace it.") from error
+    off = abs(mask.width * size[1] / mask.height - size[0])
+    if off > max(2, 0.02 * size[0]):  # a copy of another size may be rounded otherwise
+        raise StudyError(
+            f"{file} is {mask.width}x{mask.height} pixels, its picture is stored as "
+            f"{size[0]}x{size[1]}: a mask of another shape is not this picture's."
+        )
+    return np.asarray(mask.resize(size, Image.Resampling.BILINEAR))
 
 
 def true_files(study: str) -> list[Path]:
@@ -162,6 +172,7 @@ def make_masks(study: str, source: str, workers: int = 0) -> Store:
     where = paths.StudyPaths(study)
     store = Store.open(where.prepared / "images")
     workers = workers or os.cpu_count() or 1
+    space_left(where.masks / source / "pixels.u8", store.pixels.nbytes // store.channels)
     areas: list[float] = []
 
     def measured() -> Iterator[np.ndarray]:
@@ -185,6 +196,7 @@ def make_masks(study: str, source: str, workers: int = 0) -> Store:
         )
     write_table(where.masks / source / "areas.csv", table)
     facts = {"source": source, "images": store.fingerprint, "masks": made.fingerprint}
+    facts["areas"] = digest(where.masks / source / "areas.csv")
     write_json(where.masks / source / "masks.json", facts)
     write_json(where.masks / "source.json", {"source": source})
     return made
@@ -201,4 +213,6 @@ def load_masks(study: str, source: str) -> tuple[Store, pd.DataFrame]:
         raise StudyError(f"{folder} was made for other images. Run 02_masks again.")
     if facts["masks"] != made.fingerprint:
         raise StudyError(f"{folder} was written only in part. Run 02_masks again.")
+    if "areas" in facts:  # masks of earlier versions carry no checksum of this table
+        sealed([folder / "areas.csv"], facts["areas"], "Run 02_masks again.")
     return made, pd.read_csv(folder / "areas.csv")

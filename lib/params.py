@@ -1,7 +1,11 @@
-"""The studies of params.yaml: read, checked, handed to the notebooks section by section."""
+"""The studies of params.yaml: read, checked, handed to the notebooks section by section.
+
+`python -m lib.params` checks what every stage relies on: the lists `run` and `losses`.
+"""
 
 import difflib
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +39,32 @@ def load(text: str) -> Any:
 
 
 def everything(file: Path | None = None) -> dict[str, Any]:
-    """All of params.yaml."""
-    return load((file or paths.PARAMS).read_text(encoding="utf-8"))
+    """All of params.yaml; text that is no YAML, or lacks `studies`, raises in words."""
+    file = file or paths.PARAMS
+    try:
+        values = load(file.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        where = " ".join(str(error).split())
+        raise StudyError(f"{file} is no YAML ({where}). Correct it and run again.") from error
+    if not isinstance(values, dict) or not isinstance(values.get("studies"), dict):
+        raise StudyError(f"{file} has no `studies`. Look at the file in git.")
+    return values
+
+
+def check_lists(values: dict[str, Any]) -> None:
+    """Refuse `run` and `losses` that are empty, not lists of names, or name one twice."""
+    for name in ("run", "losses"):
+        given = values.get(name)
+        if not isinstance(given, list) or not given or not all(isinstance(x, str) for x in given):
+            raise StudyError(
+                f"`{name}` in params.yaml is {given!r}; wanted: a list of one or more names."
+            )
+        twice = sorted({entry for entry in given if given.count(entry) > 1})
+        if twice:
+            raise StudyError(f"`{name}` in params.yaml names {twice[0]} twice. Keep one.")
+    for entry in values["run"]:
+        if ALONE in study(entry):
+            raise StudyError(f"study {entry!r} is not for `run`: `make dial` runs it.")
 
 
 def study(name: str) -> dict[str, Any]:
@@ -57,3 +85,17 @@ def study(name: str) -> dict[str, Any]:
 def section(name: str, part: str) -> dict[str, Any]:
     """One section of a study as keyword arguments; a notebook without a section gets none."""
     return dict(study(name).get(part, {}))
+
+
+def main() -> int:
+    """The command line. Returns 0, or 2 where params.yaml cannot be run."""
+    try:
+        check_lists(everything())
+    except StudyError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -11,9 +11,11 @@ import pandas as pd
 
 from lib import datasets, paths
 from lib.errors import StudyError
-from lib.files import read_json, write_json, write_table
+from lib.files import read_json, space_left, write_json, write_table
 from lib.store import Store, write_store
 from lib.verify import AHEAD, find_faults, look_at_all, refuse_broken
+
+CHANNELS, USUAL = 3, 4 / 3  # of a photograph: channels, long side by short side
 
 
 def choose(table: pd.DataFrame, classes: dict[str, int], per_class: int) -> pd.DataFrame:
@@ -89,6 +91,8 @@ def prepare_images(
             split and images of a class are taken.
         allow_broken: leave pictures out that cannot be decoded, instead of stopping.
     """
+    if side < 1:
+        raise StudyError(f"side is {side}; wanted: the short side in pixels, 1 or more.")
     options = dict(options or {})
     subset = options.pop("subset", {})
     folder, place = datasets.locate(dataset, options)
@@ -97,6 +101,7 @@ def prepare_images(
         table = choose(table, subset.get("classes", {}), subset.get("per_class", 0))
     check_index(table)
     home, seen = paths.StudyPaths(study).prepared, []
+    space_left(home / "images" / "pixels.u8", CHANNELS * USUAL * side**2 * len(table))
 
     def pixels() -> Iterator[np.ndarray | None]:
         files = [folder / path for path in table["path"]]

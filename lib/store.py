@@ -5,7 +5,6 @@ A store is a folder with `pixels.u8` (the images one after the other, height x w
 """
 
 import hashlib
-import io
 import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +16,7 @@ import pandas as pd
 from PIL import Image, ImageOps
 
 from lib.errors import StudyError
-from lib.files import atomic, read_json, write_json, write_table
+from lib.files import atomic, read_json, sealed, write_json
 from lib.progress import track
 
 
@@ -65,6 +64,9 @@ def shrink(image: Image.Image, side: int) -> np.ndarray:
     return np.asarray(image)
 
 
+TEXT = dict.fromkeys(("path", "class_name", "split"), str)  # a class may be called 007 or NA
+
+
 @dataclass
 class Store:
     """A readable store. `index` has one row an image, in the order of the pixels."""
@@ -76,19 +78,19 @@ class Store:
 
     @classmethod
     def open(cls, folder: Path) -> "Store":
-        """Open the store in `folder`; a missing or cut one raises and says what to run."""
+        """Open the store in `folder`; a missing, cut or damaged one raises and says what to run."""
         if not (folder / "store.json").exists():
             raise StudyError(f"{folder} holds no store. Run the notebook that writes it first.")
         facts = read_json(folder / "store.json")
-        index = pd.read_csv(folder / "index.csv")
-        pixels = np.memmap(
-            folder / "pixels.u8", np.uint8, mode="c"
-        )  # writable view, file untouched
-        if len(pixels) != facts["bytes"]:
+        remedy = "Delete the folder and run again the notebook that writes it."
+        file, table = folder / "pixels.u8", folder / "index.csv"
+        if file.exists() and file.stat().st_size != facts["bytes"]:
             raise StudyError(
-                f"{folder / 'pixels.u8'} has {len(pixels)} bytes, expected {facts['bytes']}. "
-                "Delete the folder and run again the notebook that writes it."
+                f"{file} has {file.stat().st_size} bytes, expected {facts['bytes']}. {remedy}"
             )
+        sealed([file, table], facts["fingerprint"], remedy)
+        index = pd.read_csv(table, dtype=TEXT, keep_default_na=False)
+        pixels = np.memmap(file, np.uint8, mode="c")  # writable view, file untouched
         return cls(index, pixels, facts["channels"], facts["fingerprint"])
 
     def __len__(self) -> int:
@@ -141,10 +143,10 @@ def write_store(folder: Path, index: pd.DataFrame, arrays: Iterable[np.ndarray |
         .reset_index(drop=True)
         .assign(height=sizes["height"], width=sizes["width"], start=starts)
     )
-    text = io.StringIO()
-    index.to_csv(text, index=False)
-    seal.update(text.getvalue().encode())
-    write_table(folder / "index.csv", index)
+    text = index.to_csv(index=False, lineterminator="\n").encode()
+    seal.update(text)
+    with atomic(folder / "index.csv") as temporary:
+        temporary.write_bytes(text)
     facts = {"bytes": start * channels, "channels": channels, "fingerprint": seal.hexdigest()}
     write_json(folder / "store.json", facts)
     return Store.open(folder)

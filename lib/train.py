@@ -7,6 +7,7 @@ and both arms of a seed see the same images in the same crops.
 
 import shutil
 import time
+import zipfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -23,7 +24,7 @@ from torch import Tensor, nn
 from lib import losses, paths, retrieval, shifts
 from lib.embedder import Embedder, load_weights, save_weights
 from lib.errors import StudyError
-from lib.files import atomic, key_of, read_json, write_json, write_table
+from lib.files import atomic, digest, key_of, read_json, sealed, space_left, write_json, write_table
 from lib.progress import say
 from lib.scenes import Scenes
 from lib.threads import fixed_threads
@@ -33,6 +34,7 @@ OPTIMISERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adamw": partial(torch.optim.AdamW, fused=True),
     "rmsprop": partial(torch.optim.RMSprop, momentum=0.9, foreach=True),  # torch has no fused one
 }
+COPIES = 5  # of the weights on disk: best, its copy, and a checkpoint with two moments
 VERSION = 2  # raise when the arithmetic of training changes: older checkpoints are then ignored
 
 
@@ -128,12 +130,24 @@ def _optimiser(recipe: Recipe, model: Embedder, criterion: nn.Module) -> torch.o
     return OPTIMISERS[recipe.optimiser](groups, weight_decay=recipe.weight_decay)
 
 
+def _large_enough(scenes: Scenes, size: int) -> None:
+    """Refuse crops that would only be enlarged."""
+    side = int(scenes.store.index[["height", "width"]].min(axis=None))
+    if size > side:
+        raise StudyError(
+            f"image_size is {size} pixels, the stored pictures have a short side of {side}: crops "
+            "would only be blown up. Lower image_size (train), or raise side (data) and run from "
+            "01_data again."
+        )
+
+
 class Run:
     """The state of one training run: model, criterion, optimiser, history."""
 
     def __init__(self, recipe: Recipe, scenes: Scenes):
         self.recipe, self.scenes, self.device = check(recipe), scenes, device()
         self.rows = scenes.store.rows("train")
+        _large_enough(scenes, recipe.image_size)
         kept = scenes.store.labels[self.rows]
         self.labels = np.unique(kept, return_inverse=True)[1]
         self.targets = torch.as_tensor(self.labels, device=self.device)
@@ -147,6 +161,7 @@ class Run:
         self.criterion.to(self.device)
         self.optimiser = _optimiser(recipe, self.model, self.criterion)
         self.epoch, self.history, self.best = 0, [], (-1.0, -1)
+        self.best_sha256 = ""  # of the weights file of the best epoch
 
     def step(self, positions: np.ndarray, number: int) -> Tensor:
         """One update on the training images at `positions`; returns the loss, on the device."""
@@ -181,21 +196,40 @@ class Run:
         return float(values.mean())
 
     def _refuse(self, value: float, number: int, rows: np.ndarray) -> None:
-        recipe = self.recipe
+        epoch = number // self.recipe.iterations + 1
         raise StudyError(
-            f"the loss became {value} at step {number} (epoch {number // recipe.iterations + 1}; "
+            f"the loss became {value} at step {number} (epoch {epoch}; {self._rates()} Rows of the "
+            f"store in this batch: {rows.tolist()}."
+        )
+
+    def _rates(self) -> str:
+        recipe = self.recipe
+        return (
             f"loss {recipe.loss}, arm {recipe.arm}, seed {recipe.seed}). Learning rates: lr_trunk "
             f"{recipe.lr_trunk:g}, lr_head {recipe.lr_head:g}, lr_loss {recipe.lr_loss:g}: lower "
-            f"them in the study's train section. Rows of the store in this batch: {rows.tolist()}."
+            "them in the study's train section."
         )
+
+    def check_weights(self) -> None:
+        """Refuse weights that are no numbers: the last step of an epoch can make such ones."""
+        bad = [n for n, w in self.model.named_parameters() if not torch.isfinite(w).all()]
+        if bad:
+            raise StudyError(
+                f"weights became infinite or no number in epoch {self.epoch} ({len(bad)} of the "
+                f"tensors, {bad[0]} among them; {self._rates()}"
+            )
 
     def validate(self) -> dict[str, float]:
         """Validation MAP@R on clean images and on replaced backgrounds (validation pool)."""
         recipe, found = self.recipe, {}
         for condition in ("clean", "random_background"):
-            scores = validation(
-                self.model, self.scenes, condition, recipe.seed, recipe.image_size, recipe.precision
-            )
+            try:
+                scores = validation(
+                    self.model, self.scenes, condition, recipe.seed, recipe.image_size,
+                    recipe.precision,
+                )  # fmt: skip
+            except ValueError as error:  # embeddings that are no numbers, or zero
+                raise StudyError(f"validation failed: {error} ({self._rates()}") from error
             found[condition] = float(scores.nanmean())
         return found
 
@@ -208,6 +242,7 @@ class Run:
             "epoch": self.epoch,
             "history": self.history,
             "best": self.best,
+            "best_sha256": self.best_sha256,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -216,7 +251,7 @@ class Run:
         self.criterion.load_state_dict(state["criterion"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.epoch, self.history = state["epoch"], state["history"]
-        self.best = tuple(state["best"])
+        self.best, self.best_sha256 = tuple(state["best"]), state.get("best_sha256", "")
 
 
 def validation(
@@ -299,30 +334,63 @@ def fit(recipe: Recipe, scenes: Scenes, scratch: Path) -> tuple[Path, pd.DataFra
     """
     folder = folder_of(check(recipe), scenes, scratch)
     best, last, done = folder / "best.safetensors", folder / "last.pt", folder / "history.csv"
+    seal = folder / "seal.json"
     if done.exists() and best.exists():
+        if seal.exists():
+            sealed([best], read_json(seal)["sha256"], _afresh(folder))
+            sealed([done], read_json(seal)["history"], _afresh(folder))
         return best, pd.read_csv(done)
     run = Run(recipe, scenes)
     if last.exists():
-        run.restore(torch.load(last, weights_only=True, map_location=run.device))
+        run.restore(_checkpoint(last, run.device))
         say(f"  resuming {folder.name} after epoch {run.epoch}")
     else:
         folder.mkdir(parents=True, exist_ok=True)
+        weights = sum(value.nbytes for value in run.model.state_dict().values())
+        space_left(best, COPIES * weights)
         _record(run, float("nan"), 0.0)
-        save_weights(run.model, best)
+        _keep(run, best)
     while run.epoch < recipe.epochs and run.epoch - run.best[1] < recipe.patience:
         start = time.monotonic()
         loss = run.train_epoch(run.epoch + 1)
         trained = time.monotonic() - start
         run.epoch += 1
+        run.check_weights()
         if _record(run, loss, trained):
-            save_weights(run.model, best)
+            _keep(run, best)
         _note_time(folder, run, trained, time.monotonic() - start - trained)
-        with atomic(last) as temporary:
-            torch.save(run.state(), temporary)
+        with atomic(last) as temporary, open(temporary, "wb") as stream:
+            torch.save(run.state(), stream)
+    if run.best_sha256:  # a checkpoint of an earlier version has none
+        sealed([best], run.best_sha256, _afresh(folder))
     history = pd.DataFrame(run.history).assign(best=run.best[1])
     write_table(done, history)
+    write_json(seal, {"sha256": digest(best), "history": digest(done)})
     last.unlink(missing_ok=True)
     return best, pd.read_csv(done)
+
+
+def _keep(run: Run, best: Path) -> None:
+    save_weights(run.model, best)
+    run.best_sha256 = digest(best)
+
+
+def _afresh(folder: Path) -> str:
+    return f"Delete {folder}; the model is then trained from its beginning."
+
+
+def _checkpoint(last: Path, where: torch.device) -> dict[str, Any]:
+    """A checkpoint, if it is whole; torch itself does not look at the checksums in the file."""
+    problem: Any = None
+    try:
+        with zipfile.ZipFile(last) as members:
+            problem = members.testzip()
+        state = torch.load(last, weights_only=True, map_location=where)
+    except Exception as error:  # zipfile, pickle and torch raise their own
+        problem = str(error).splitlines()[0] if str(error) else type(error).__name__
+    if problem:
+        raise StudyError(f"{last} is no whole checkpoint ({problem}). {_afresh(last.parent)}")
+    return state
 
 
 def train_study(
@@ -353,7 +421,8 @@ def train_study(
             with atomic(folder / name) as temporary:
                 shutil.copyfile(weights, temporary)
             kept = ("loss", "arm", "seed", "trunk", "embedding", "image_size", "precision")
-            models.append({key: getattr(made, key) for key in kept} | {"weights": name})
+            facts = {"weights": name, "sha256": digest(weights)}
+            models.append({key: getattr(made, key) for key in kept} | facts)
             histories.append(history.assign(study=study, loss=loss, arm=arm, seed=seed))
     table = pd.concat(histories, ignore_index=True)
     write_table(folder / "training.csv", table)

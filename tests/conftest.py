@@ -12,8 +12,14 @@ import pandas as pd
 import pytest
 
 from lib import masks, paths
-from lib.files import write_json
+from lib.files import digest, write_json
 from lib.store import write_store
+from tests.reliability import (  # noqa: F401 (hooks)
+    pytest_addoption,
+    pytest_collection_modifyitems,
+    pytest_runtest_logreport,
+    pytest_sessionfinish,
+)
 
 
 @pytest.fixture
@@ -68,6 +74,7 @@ def study(home: Path) -> str:
     areas["usable"] = areas["area"].between(masks.EMPTY, masks.FULL)
     areas.to_csv(where.masks / "drawn" / "areas.csv", index=False)
     facts = {"source": "drawn", "images": store.fingerprint, "masks": made.fingerprint}
+    facts["areas"] = digest(where.masks / "drawn" / "areas.csv")
     write_json(where.masks / "drawn" / "masks.json", facts)
     write_json(where.masks / "source.json", {"source": "drawn"})
     return "small"

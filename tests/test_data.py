@@ -105,6 +105,12 @@ def test_a_made_up_sop_goes_into_the_store(home: Path) -> None:
     assert store.index["class_name"][11] == "product 11320"
 
 
+@pytest.mark.fault(
+    "network/absent",
+    "data set that nobody gives",
+    "library that refuses",
+    "says where it looked and how to get it by hand",
+)
 def test_a_missing_data_set_says_where_it_looked_and_what_to_do(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -134,6 +140,12 @@ def test_the_mirror_is_tried_first(home: Path, monkeypatch: pytest.MonkeyPatch) 
         datasets.locate("cub200")
 
 
+@pytest.mark.fault(
+    "data/truncated",
+    "truncated JPEG",
+    "cut after 400 bytes",
+    "stops, picture named",
+)
 def test_a_truncated_picture_is_named(home: Path) -> None:
     root = home / "raw" / "cub200"
     make_cub(root)
@@ -144,6 +156,12 @@ def test_a_truncated_picture_is_named(home: Path) -> None:
     assert not (paths.StudyPaths("s").prepared / "images" / "store.json").exists()
 
 
+@pytest.mark.fault(
+    "data/missing-picture",
+    "label file names a picture that is not there",
+    "one file deleted",
+    "stops, picture named",
+)
 def test_a_picture_in_the_index_but_not_on_disk_is_named(home: Path) -> None:
     root = home / "raw" / "cub200"
     make_cub(root)
@@ -152,6 +170,12 @@ def test_a_picture_in_the_index_but_not_on_disk_is_named(home: Path) -> None:
         prepare.prepare_images("s", "cub200", 20)
 
 
+@pytest.mark.fault(
+    "data/one-image",
+    "class with one image",
+    "a table with such a class",
+    "refused, class named",
+)
 def test_a_class_with_one_image_is_refused() -> None:
     table = pd.DataFrame({"label": [0, 0, 1, 2, 2], "class_name": list("aabcc")})
     table["split"] = ["train", "train", "validation", "test", "test"]
@@ -160,6 +184,12 @@ def test_a_class_with_one_image_is_refused() -> None:
         prepare.check_index(table)
 
 
+@pytest.mark.fault(
+    "data/one-class",
+    "split with one class",
+    "a table with such a split",
+    "refused, split named",
+)
 def test_a_split_with_one_class_is_refused() -> None:
     rows = [(split, f"{split}{c}") for split in datasets.SPLITS for c in "ab" for _ in range(2)]
     table = pd.DataFrame(rows[:-2], columns=["split", "class_name"])
@@ -186,6 +216,12 @@ def test_no_backgrounds_says_how_to_get_them(home: Path) -> None:
         backgrounds.prepare_backgrounds("s", "unsplash", 0, 0, 24)
 
 
+@pytest.mark.fault(
+    "network/outside",
+    "archive with ../ and absolute members",
+    "tar and zip made so",
+    "nothing is written outside; refused (tar: the slash is taken off)",
+)
 @pytest.mark.parametrize("name", ["../evil.txt", "/evil.txt"])
 @pytest.mark.parametrize("kind", ["tar", "zip"])
 def test_an_archive_cannot_write_outside(tmp_path: Path, name: str, kind: str) -> None:
@@ -216,6 +252,12 @@ def test_a_wrong_checksum_names_both(tmp_path: Path) -> None:
         check(tmp_path / "a", "0000")
 
 
+@pytest.mark.fault(
+    "network/bomb",
+    "zip bomb",
+    "50 MB of zeros in a small zip",
+    "refused before unpacking",
+)
 def test_an_archive_that_swells_is_refused(tmp_path: Path) -> None:
     archive = tmp_path / "bomb.zip"
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as members:
@@ -225,6 +267,12 @@ def test_an_archive_that_swells_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.fault(
+    "network/link",
+    "archive with a link to the outside",
+    "tar with a symbolic link",
+    "refused",
+)
 def test_a_link_out_of_an_archive_is_refused(tmp_path: Path) -> None:
     archive = tmp_path / "a.tar"
     with tarfile.open(archive, "w") as members:
@@ -235,6 +283,12 @@ def test_a_link_out_of_an_archive_is_refused(tmp_path: Path) -> None:
         fetch.extract(archive, tmp_path / "out")
 
 
+@pytest.mark.fault(
+    "network/half-archive",
+    "cut archive",
+    "tgz cut at two places",
+    "refused, file named; nothing is left",
+)
 @pytest.mark.parametrize("cut", [10, 200])
 def test_half_an_archive_is_refused(tmp_path: Path, cut: int) -> None:
     save(tmp_path / "x.png", 0)
@@ -247,6 +301,12 @@ def test_half_an_archive_is_refused(tmp_path: Path, cut: int) -> None:
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.fault(
+    "disk/store-cut",
+    "cut store",
+    "five bytes taken off",
+    "refused, file and both sizes named",
+)
 def test_a_cut_store_is_refused(tmp_path: Path) -> None:
     index = pd.DataFrame({"path": ["a", "b"], "label": [0, 1]})
     write_store(tmp_path / "s", index, [np.full((3, 4, 3), 7, np.uint8)] * 2)
@@ -256,6 +316,12 @@ def test_a_cut_store_is_refused(tmp_path: Path) -> None:
         Store.open(tmp_path / "s")
 
 
+@pytest.mark.fault(
+    "parameters/order",
+    "a notebook run before its inputs exist",
+    "inputs of each notebook absent",
+    "says which notebook to run first",
+)
 def test_a_notebook_before_its_inputs_says_what_to_run(home: Path) -> None:
     with pytest.raises(StudyError, match="Run 01_data for study s first"):
         prepare.about("s")
@@ -268,6 +334,12 @@ def test_a_shrunken_copy_of_a_published_set_is_noted() -> None:
     assert prepare.copy_note(pd.Series([30, 30, 30, 31]), official=True) == ""
 
 
+@pytest.mark.fault(
+    "killed/store",
+    "store killed while it replaces another",
+    "stopped between pixels and seal",
+    "there is no store, not half of each",
+)
 def test_a_store_written_over_another_is_never_half_of_each(tmp_path: Path, monkeypatch) -> None:
     index = pd.DataFrame({"path": ["a", "b"], "label": [0, 1]})
     write_store(tmp_path / "s", index, [np.full((3, 4, 3), 7, np.uint8)] * 2)
@@ -275,7 +347,7 @@ def test_a_store_written_over_another_is_never_half_of_each(tmp_path: Path, monk
     def killed(*_args: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("lib.store.write_table", killed)  # after the pixels, before the seal
+    monkeypatch.setattr("lib.store.write_json", killed)  # after pixels and index, before the seal
     with pytest.raises(KeyboardInterrupt):
         write_store(tmp_path / "s", index, [np.full((3, 4, 3), 9, np.uint8)] * 2)
     with pytest.raises(StudyError, match="holds no store"):

@@ -101,12 +101,24 @@ def test_a_whole_file_arrives_once(server: str, tmp_path: Path) -> None:
     assert list((tmp_path / "deep").iterdir()) == [path]
 
 
+@pytest.mark.fault(
+    "network/cut",
+    "download cut in the middle",
+    "a server that stops every answer",
+    "goes on where it stopped; md5 right",
+)
 def test_a_cut_download_goes_on_where_it_stopped(server: str, tmp_path: Path) -> None:
     path = download.download(Archive(f"{server}/cut.bin", MD5), tmp_path)
     assert path.read_bytes() == BODY
     assert [asked for _, asked in Handler.asked] == [None, "bytes=131072-", "bytes=262144-"]
 
 
+@pytest.mark.fault(
+    "killed/download",
+    "download killed",
+    "half a file on disk",
+    "goes on behind it; md5 right",
+)
 def test_a_killed_download_goes_on_in_the_next_run(server: str, tmp_path: Path) -> None:
     (tmp_path / "whole.bin.part").write_bytes(BODY[:123_456])
     assert download.download(Archive(f"{server}/whole.bin", MD5), tmp_path).read_bytes() == BODY
@@ -118,11 +130,23 @@ def test_a_part_that_is_already_whole_is_taken(server: str, tmp_path: Path) -> N
     assert download.download(Archive(f"{server}/whole.bin", MD5), tmp_path).read_bytes() == BODY
 
 
+@pytest.mark.fault(
+    "network/no-ranges",
+    "server that cannot go on",
+    "a server without ranges",
+    "starts over; md5 right",
+)
 def test_a_server_without_ranges_starts_over(server: str, tmp_path: Path) -> None:
     path = download.download(Archive(f"{server}/forgetful.bin", MD5), tmp_path)
     assert path.read_bytes() == BODY and len(Handler.asked) == 2
 
 
+@pytest.mark.fault(
+    "network/wrong",
+    "wrong bytes",
+    "a server that turns the file round",
+    "refused, both md5 named; nothing is left",
+)
 def test_wrong_bytes_name_both_sums_and_leave_nothing(server: str, tmp_path: Path) -> None:
     seen = hashlib.md5(BODY[::-1]).hexdigest()
     with pytest.raises(StudyError, match=f"md5 {seen}, expected {MD5}"):
@@ -130,6 +154,12 @@ def test_wrong_bytes_name_both_sums_and_leave_nothing(server: str, tmp_path: Pat
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.fault(
+    "network/wrong-part",
+    "wrong half of a download on disk",
+    "a foreign part",
+    "refused, then fetched anew",
+)
 def test_a_wrong_part_does_not_poison_the_next_run(server: str, tmp_path: Path) -> None:
     (tmp_path / "whole.bin.part").write_bytes(b"x" * 1000)
     with pytest.raises(StudyError, match="run again"):
@@ -137,6 +167,12 @@ def test_a_wrong_part_does_not_poison_the_next_run(server: str, tmp_path: Path) 
     assert download.download(Archive(f"{server}/whole.bin", MD5), tmp_path).read_bytes() == BODY
 
 
+@pytest.mark.fault(
+    "disk/archive",
+    "damaged archive on disk",
+    "one byte taken off",
+    "refused, file named",
+)
 def test_a_damaged_file_on_disk_is_not_used(server: str, tmp_path: Path) -> None:
     (tmp_path / "whole.bin").write_bytes(BODY[:-1])
     with pytest.raises(StudyError, match=f"whole.bin has md5 .* expected {MD5}"):
@@ -144,6 +180,12 @@ def test_a_damaged_file_on_disk_is_not_used(server: str, tmp_path: Path) -> None
     assert not Handler.asked
 
 
+@pytest.mark.fault(
+    "network/refused",
+    "404 and redirect loop",
+    "a server that does so",
+    "one sentence; folder and md5 for doing it by hand",
+)
 @pytest.mark.parametrize(
     ("name", "words", "asked"),
     [("absent", "the server says 404", 1), ("loop", "redirects in a circle", 6)],
@@ -155,11 +197,23 @@ def test_refusals_in_words(server: str, tmp_path: Path, name: str, words: str, a
     assert len(Handler.asked) == asked
 
 
+@pytest.mark.fault(
+    "network/503",
+    "server busy",
+    "503 twice",
+    "asked again",
+)
 def test_a_tired_server_is_asked_again(server: str, tmp_path: Path) -> None:
     path = download.download(Archive(f"{server}/tired.bin", MD5), tmp_path)
     assert path.read_bytes() == BODY and len(Handler.asked) == 3
 
 
+@pytest.mark.fault(
+    "network/silent",
+    "server that falls silent",
+    "no byte after the first",
+    "stops after its time; what arrived is kept",
+)
 def test_a_server_that_falls_silent(server: str, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(download, "TIMEOUT", (1, 0.2))
     monkeypatch.setattr(download, "TRIES", 2)
@@ -167,6 +221,12 @@ def test_a_server_that_falls_silent(server: str, tmp_path: Path, monkeypatch) ->
         download.download(Archive(f"{server}/slow.bin", MD5), tmp_path)
 
 
+@pytest.mark.fault(
+    "network/none",
+    "no server",
+    "connection refused",
+    "one sentence within a second",
+)
 def test_no_network_is_one_sentence_at_once(tmp_path: Path) -> None:
     start = time.monotonic()
     with pytest.raises(StudyError, match="no connection") as error:
@@ -174,6 +234,12 @@ def test_no_network_is_one_sentence_at_once(tmp_path: Path) -> None:
     assert time.monotonic() - start < 1 and "\n" not in str(error.value)
 
 
+@pytest.mark.fault(
+    "disk/room-download",
+    "download larger than the room",
+    "1,000 bytes free",
+    "refused before the first byte",
+)
 def test_too_little_room_is_seen_before_the_first_byte(
     server: str, tmp_path: Path, monkeypatch
 ) -> None:
@@ -197,6 +263,12 @@ def test_google_drive_by_its_library(tmp_path: Path, monkeypatch) -> None:
     assert path == tmp_path / "a.zip" and path.read_bytes() == BODY
 
 
+@pytest.mark.fault(
+    "network/page",
+    "a page instead of the file",
+    "library that writes HTML",
+    "refused by md5",
+)
 def test_google_drive_gives_a_page_instead_of_the_file(tmp_path: Path, monkeypatch) -> None:
     page = lambda id, output, quiet, resume: Path(output).write_text("<html>quota</html>")  # noqa: E731
     _library(monkeypatch, "gdown", "download", page)
@@ -205,6 +277,12 @@ def test_google_drive_gives_a_page_instead_of_the_file(tmp_path: Path, monkeypat
     assert not (tmp_path / "a.zip").exists()
 
 
+@pytest.mark.fault(
+    "network/quota",
+    "Drive or Kaggle refuses",
+    "library that raises",
+    "says how to fetch it by hand",
+)
 def test_refusing_libraries_give_instructions(tmp_path: Path, monkeypatch) -> None:
     def refuse(*_args: object, **_more: object) -> None:
         raise RuntimeError("quota exceeded")

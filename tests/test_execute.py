@@ -14,7 +14,7 @@ import pytest
 from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from lib import html, pages, params
+from lib import html, pages, params, paths
 from lib.execute import (
     NotebookFailed,
     ParameterError,
@@ -90,10 +90,11 @@ def source(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def one_study(monkeypatch: pytest.MonkeyPatch) -> None:
+def one_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A params.yaml of one study, whose section for 02_b sets one value."""
     sections = {("demo", "b"): {"epochs": 7}}
     monkeypatch.setattr(params, "section", lambda study, part: sections[study, part])
+    monkeypatch.setattr(paths, "ROOT", tmp_path)  # a study that is being run here is not waited for
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +127,12 @@ def test_same_run_gives_same_bytes_and_leaves_the_source_alone(story: dict) -> N
     assert story["source"][0] == story["source"][1]
 
 
+@pytest.mark.fault(
+    "killed/cell",
+    "a cell that fails",
+    "an exception in a notebook",
+    "earlier results are untouched; the half-run copy is named",
+)
 def test_failure_keeps_earlier_results_and_a_success_removes_the_failed_copy(story: dict) -> None:
     assert str(story["failure"]) == "ValueError: bad number"
     failed = story["after_failure"].pop("02_b.failed.ipynb")
@@ -193,6 +200,12 @@ def test_study_error_is_told_in_words_on_the_command_line(
     assert "epochs = 7" in (tmp_path / "out" / "x.failed.ipynb").read_text()
 
 
+@pytest.mark.fault(
+    "parameters/types",
+    "unknown parameter, wrong type",
+    "twelve wrong -p",
+    "refused in one line before anything starts",
+)
 @pytest.mark.parametrize(
     ("override", "words"),
     [
@@ -280,6 +293,12 @@ def test_clean_orders_racing_streams_and_numbers_style_ids() -> None:
     assert outputs[2].data["text/html"] == "<style>#T_style0_row0{}</style>T_style0"
 
 
+@pytest.mark.fault(
+    "foreign/loaded",
+    "page that would load from the network",
+    "script, style, picture with an address",
+    "refused, address named",
+)
 def test_anything_from_the_network_is_found(tmp_path: Path) -> None:
     text = """<script src="https://a"></script><link href="//b"><a href="https://fine">x</a>
     <img src="data:image/png;base64,aaaa"><style>p{background:url('http://c')}</style>
@@ -314,6 +333,12 @@ def waited(condition, seconds: float) -> bool:
     return bool(condition())
 
 
+@pytest.mark.fault(
+    "killed/kernel",
+    "SIGTERM to a notebook's run",
+    "signal while a cell and its worker are busy",
+    "kernel and worker end at once; nothing is written",
+)
 @pytest.mark.skipif(os.name != "posix", reason="signals and process groups of POSIX")
 def test_sigterm_leaves_no_kernel_and_no_worker_behind(source: Path, tmp_path: Path) -> None:
     pids, sent = source.parent / "pids", []

@@ -190,6 +190,12 @@ def test_the_pages_of_training_share_a_line(reports, facts) -> None:
     assert [a.text for a in lines[5]("a")] == ["Title <of> 06"]
 
 
+@pytest.mark.fault(
+    "foreign/front-page",
+    "HTML in names on the front page",
+    "tags in study, finding and note",
+    "shown as text",
+)
 def test_text_from_files_stays_text(reports, facts) -> None:
     evil = '<script>alert(1)<&"x'
     make_study(reports, evil, "<b>set", finding=f"</h2>{evil} wins")

@@ -45,6 +45,12 @@ def birds(home: Path) -> Path:
     return home
 
 
+@pytest.mark.fault(
+    "killed/data",
+    "01_data and 02_masks killed",
+    "SIGKILL and SIGTERM at random times while pictures and masks are written",
+    "no half-written file is taken for whole or left behind; run again: the same fingerprints",
+)
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_killed_anywhere_and_run_again_gives_the_same_bytes(birds: Path, how: int) -> None:
@@ -67,10 +73,15 @@ def test_killed_anywhere_and_run_again_gives_the_same_bytes(birds: Path, how: in
             if (folder / "store.json").exists():
                 assert Store.open(folder).fingerprint == seal
     assert start(birds).communicate()[0].split()[1:] == expected
-    left = [file.name for file in birds.rglob(".*") if file.is_file()]
-    assert how == signal.SIGKILL or not left or all(".u8." in name for name in left)
+    assert not [file.name for file in birds.rglob(".*") if file.is_file()]  # halves are swept
 
 
+@pytest.mark.fault(
+    "disk/full-data",
+    "disk full in 01_data",
+    "a quota on the size of files",
+    "one sentence names the file; the store of before is untouched",
+)
 @pytest.mark.slow
 def test_a_full_disk_is_one_sentence_and_loses_nothing(birds: Path) -> None:
     before = prepare.prepare_images("s", "cub200", 20).fingerprint
@@ -80,6 +91,12 @@ def test_a_full_disk_is_one_sentence_and_loses_nothing(birds: Path) -> None:
     assert not list((paths.StudyPaths("s").prepared / "images").glob(".*"))
 
 
+@pytest.mark.fault(
+    "disk/read-only",
+    "output folder that cannot be written",
+    "the system refuses every new file",
+    "one sentence names the file and the reason",
+)
 def test_a_folder_that_cannot_be_written_is_named(
     birds: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -64,12 +64,19 @@ def test_ones_own_labels(home: Path) -> None:
     assert store.index["class_name"][11] == "<b>5</b>"
 
 
+@pytest.mark.fault(
+    "data/labels",
+    "label file with a missing column, label or path, wrong split, doubled or unknown picture",
+    "labels.csv changed so",
+    "refused, line or name told",
+)
 @pytest.mark.parametrize(
     ("change", "words"),
     [
         (lambda t: t.drop(columns="label"), "lacks the column label"),
         (lambda t: t.assign(split="tset"), "split 'tset'"),
         (lambda t: pd.concat([t, t.iloc[:1]]), "is listed twice"),
+        (lambda t: t.replace({"label": {"3": ""}}), "line 8 lacks its path or label"),
         (lambda t: t.replace({"path": {t["path"][0]: "gone.png"}}), "gone.png .*does not exist"),
     ],
 )
@@ -83,6 +90,12 @@ def test_wrong_labels_are_named(home: Path, change, words: str) -> None:
         prepare.prepare_images("s", "folder", 20, {"folder": "mine"})
 
 
+@pytest.mark.fault(
+    "data/few-classes",
+    "too few classes, empty or absent folder",
+    "five classes; no pictures",
+    "refused in words",
+)
 def test_too_few_classes_and_no_folder(home: Path) -> None:
     make_own(home / "mine", classes=5)
     with pytest.raises(StudyError, match="5 classes cannot be split"):
@@ -105,6 +118,12 @@ def test_split_shares_are_kept() -> None:
     assert split.groupby(labels).nunique().max() == 1  # a class lies in one split
 
 
+@pytest.mark.fault(
+    "data/labels-cub",
+    "lists of CUB with a missing or doubled picture",
+    "lists changed so",
+    "refused, number told",
+)
 def test_cub_lists_that_do_not_fit_are_named(tmp_path: Path) -> None:
     (tmp_path / "images.txt").write_text("1 a/1.jpg\n2 a/2.jpg\n")
     (tmp_path / "classes.txt").write_text("1 a\n")

@@ -48,6 +48,12 @@ def test_exact_masks_show_worst_median_and_best(drawn: str) -> None:
     assert mask_quality.examples(drawn, scores, "u2net") == []
 
 
+@pytest.mark.fault(
+    "disk/masks-other",
+    "masks of other pictures",
+    "01_data run again at another size",
+    "refused; says that 02_masks must run again",
+)
 def test_masks_of_other_images_are_refused(drawn: str) -> None:
     masks.make_masks(drawn, "true")
     prepare.prepare_images(drawn, "rendered", 38, OPTIONS)
@@ -55,6 +61,12 @@ def test_masks_of_other_images_are_refused(drawn: str) -> None:
         masks.load_masks(drawn, "true")
 
 
+@pytest.mark.fault(
+    "parameters/order",
+    "a notebook run before its inputs exist",
+    "inputs of each notebook absent",
+    "says which notebook to run first",
+)
 def test_no_masks_yet_says_which_notebook_to_run(drawn: str) -> None:
     with pytest.raises(StudyError, match="Run 02_masks for study drawn"):
         masks.load_masks(drawn, "u2netp")
@@ -65,6 +77,12 @@ def test_an_unknown_source_lists_the_known(drawn: str) -> None:
         masks.make_masks(drawn, "u3net")
 
 
+@pytest.mark.fault(
+    "data/mask-empty",
+    "empty and full masks",
+    "masks of 0 and of 1",
+    "the picture keeps its own background; counted on the page",
+)
 def test_empty_and_full_masks_are_not_usable(drawn: str, monkeypatch) -> None:
     def extremes(_name, _study, store, _workers):
         for row in range(len(store)):
@@ -77,6 +95,12 @@ def test_empty_and_full_masks_are_not_usable(drawn: str, monkeypatch) -> None:
     assert usable.tolist() == [False, False] + [True] * 10
 
 
+@pytest.mark.fault(
+    "data/mask-size",
+    "mask of the wrong size",
+    "a source that gives masks turned by 90 degrees",
+    "refused, both sizes named",
+)
 def test_a_mask_of_the_wrong_size_is_refused(drawn: str, monkeypatch) -> None:
     wrong = lambda *_: iter([np.zeros((3, 3), np.uint8)] * 12)  # noqa: E731
     monkeypatch.setitem(masks.SOURCES, "wrong", masks.Source("wrong", wrong))
@@ -94,6 +118,12 @@ def test_quality_by_hand() -> None:
     assert np.isnan(mask_quality.quality(seen, truth * 0)["iou"])
 
 
+@pytest.mark.fault(
+    "disk/mask-model",
+    "damaged model of the masks",
+    "one changed byte",
+    "refused by its md5, file named",
+)
 def test_a_damaged_model_file_is_refused(home: Path) -> None:
     file = home / "weights" / "rembg" / "models" / "u2netp" / "u2netp.onnx"
     file.parent.mkdir(parents=True)
@@ -123,6 +153,12 @@ def test_u2netp_masks_equal_rembgs_own(home: Path) -> None:
     rembg_masks.session.cache_clear()
 
 
+@pytest.mark.fault(
+    "killed/masks",
+    "masking killed",
+    "stopped between two chunks",
+    "goes on where it stopped; the same masks",
+)
 @pytest.mark.slow
 def test_killed_mask_chunks_go_on(drawn: str, monkeypatch) -> None:
     monkeypatch.setattr(rembg_masks, "CHUNK", 5)
@@ -190,6 +226,12 @@ def test_full_and_none_leave_every_picture_as_it_is(drawn: str) -> None:
         assert not masks.load_masks(drawn, source)[1]["usable"].any()
 
 
+@pytest.mark.fault(
+    "data/mask-all-empty",
+    "only empty masks",
+    "a source that finds nothing",
+    "refused in words",
+)
 def test_a_source_without_a_single_object_is_refused(drawn: str, monkeypatch) -> None:
     empty = masks.Source("empty", masks._constant(0))
     monkeypatch.setitem(masks.SOURCES, "blank", empty)
@@ -215,6 +257,12 @@ def test_published_segmentations_are_true_masks(home: Path) -> None:
         masks.make_masks("birds", "true")
 
 
+@pytest.mark.fault(
+    "disk/mask-chunk",
+    "damaged half-done masks",
+    "one flipped bit in a chunk",
+    "refused, file named",
+)
 def test_a_damaged_chunk_is_named(drawn: str, monkeypatch) -> None:
     def fake(_name: str, image: Image.Image) -> Image.Image:
         return image.convert("L")

@@ -12,6 +12,12 @@ def test_numbers_are_read_as_dvc_reads_them() -> None:
     assert isinstance(params.load("c: 3")["c"], int)
 
 
+@pytest.mark.fault(
+    "parameters/study",
+    "study that does not exist",
+    "a name with a letter too many",
+    "refused, closest name told",
+)
 def test_an_unknown_study_names_the_closest() -> None:
     with pytest.raises(StudyError, match="did you mean 'cub200-cpu'"):
         params.study("cub200-cpus")

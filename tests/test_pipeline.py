@@ -215,6 +215,12 @@ def test_one_changed_value_runs_only_what_depends_on_it(clone: Clone) -> None:
     assert clone.bytes_of("reports/tiny/attention.csv").items() <= before.items()
 
 
+@pytest.mark.fault(
+    "killed/nothing",
+    "everything deleted",
+    "a tiny study run from nothing, deleted, run again",
+    "every table, weight, page and figure has the same bytes",
+)
 def test_from_nothing_again_gives_the_same_bytes(clone: Clone) -> None:
     what = ("reports/tiny/*.csv", "reports/tiny/*.html", "reports/tiny/*.ipynb")
     what += ("data/models/tiny/*/*.safetensors", "reports/tiny/figures/**/*.*")

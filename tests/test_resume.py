@@ -69,8 +69,13 @@ def results(folder: Path) -> dict[str, bytes]:
     return {name: content for name, content in found.items() if not name.startswith(".")}
 
 
+@pytest.mark.fault(
+    "killed/train",
+    "training killed",
+    "SIGKILL in a step, before and after a file gets its name, nine points, two optimisers",
+    "run again: the same weights and history",
+)
 @pytest.mark.slow
-@pytest.mark.faults
 @pytest.mark.parametrize("optimiser", ["adamw", "rmsprop"])
 def test_killed_anywhere_and_run_again_ends_with_the_same_bytes(
     once, home: Path, optimiser: str
@@ -88,7 +93,12 @@ def test_killed_anywhere_and_run_again_ends_with_the_same_bytes(
             assert results(home / scratch) == expected, scratch
 
 
-@pytest.mark.faults
+@pytest.mark.fault(
+    "killed/again",
+    "training killed again and again",
+    "SIGKILL at every fifth file, until it ends",
+    "it ends, with the same weights and history",
+)
 def test_killed_again_and_again_it_still_gets_there(once, home: Path) -> None:
     assert once(RECIPE, "whole") == 0
     deaths = 0

@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 from lib import paths, runlog
@@ -6,9 +8,9 @@ from lib.store import Store
 
 
 def test_each_execution_is_noted_and_the_others_are_kept(home: Path) -> None:
-    runlog.note("s", "01_data", {"side": 20}, 1.26)
-    runlog.note("s", "03_train_triplet", {"loss": "triplet"}, 60)
-    runlog.note("s", "01_data", {"side": 24}, 2)
+    runlog.note("s", "01_data", {"side": 20}, {"seconds": 1.3})
+    runlog.note("s", "03_train_triplet", {"loss": "triplet"}, {"seconds": 60})
+    runlog.note("s", "01_data", {"side": 24}, {"seconds": 2})
     noted = json.loads((home / "reports" / "s" / "run.json").read_text())
     assert sorted(noted) == ["01_data", "03_train_triplet"]
     assert noted["01_data"]["parameters"] == {"side": 24} and noted["01_data"]["seconds"] == 2
@@ -42,6 +44,36 @@ def test_fingerprints_of_data_and_code_follow_what_they_seal(study: str) -> None
         file.write_text(content)
         seen.append(runlog.code())
     assert len({*seen}) == 4
-    runlog.note(study, "01_data", {}, 1)
+    runlog.note(study, "01_data", {}, {"seconds": 1})
     noted = json.loads((paths.StudyPaths(study).reports / "run.json").read_text())["01_data"]
     assert noted["data"] == found and noted["code"] == seen[-1]
+
+
+def test_a_watch_reads_time_memory_and_what_was_written(home: Path) -> None:
+    where = paths.StudyPaths("s")
+    for name in ("old", "new"):
+        (where.scratch / name).mkdir(parents=True)
+    (where.scratch / "old" / "a").write_bytes(bytes(7_000_000))
+    watch = runlog.Watch("s", began=(where.scratch / "old" / "a").stat().st_mtime + 1e-6)
+    subprocess.run([sys.executable, "-c", "x = bytearray(80_000_000)"], check=True)
+    (where.scratch / "new" / "b").write_bytes(bytes(3_000_000))
+    used = watch.read()
+    assert used["written_mb"] == 3 and used["peak_memory_mb"] > 80 and used["seconds"] < 60
+
+
+def test_the_table_is_made_from_the_records(tmp_path: Path) -> None:
+    machine = {"processor": "P", "cores": 2}
+    run = {"seconds": 1234.5, "peak_memory_mb": 900, "written_mb": 0.3, "machine": machine}
+    old = {"seconds": 1.0, "machine": machine}
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s" / "run.json").write_text(json.dumps({"02_masks": run, "01_data": old}))
+    lines = runlog.table(tmp_path).splitlines()
+    assert lines[2:] == ["| s | 02_masks | 1,234 | 900 | 0 | P, 2 |"]
+    text = "a\n<!-- table -->\nold\n<!-- end -->\nb\n"
+    assert runlog.in_page(text, "new\n") == text.replace("old", "new")
+
+
+def test_the_page_has_the_tables_columns() -> None:
+    text = (Path(runlog.__file__).parent.parent / "docs" / "resources.md").read_text("utf-8")
+    assert runlog.table().splitlines()[0] in text  # its numbers are those of one machine
+    assert runlog.in_page(text, "new\n") != text

@@ -92,6 +92,12 @@ def test_a_data_set_without_published_values_gets_a_sentence(monkeypatch) -> Non
         losses.build("mine", {"wrong": 1}, 3, 4)
 
 
+@pytest.mark.fault(
+    "parameters/range",
+    "training values out of range",
+    "p, precision, optimiser, arm, patience",
+    "refused, value and possible ones told",
+)
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -148,6 +154,12 @@ def test_few_classes_give_more_images_of_each(recipe) -> None:
     assert all(np.bincount(labels[batch]).tolist() == [4, 4] for batch in rows)
 
 
+@pytest.mark.fault(
+    "numbers/m",
+    "m per class larger than a class",
+    "classes of two and three pictures, m = 4",
+    "some are drawn twice, as in the paper's sampler; said on the page",
+)
 def test_a_class_with_too_few_images_gives_some_twice_and_it_is_said(study, recipe) -> None:
     from lib import learning
 
@@ -164,6 +176,12 @@ def test_a_class_with_too_few_images_gives_some_twice_and_it_is_said(study, reci
     assert "1 of the classes have fewer than 4" in learning.sampling(scenes, "triplet", 8)
 
 
+@pytest.mark.fault(
+    "numbers/batch-m",
+    "batch that m does not divide",
+    "batch of 10, m = 4",
+    "refused, a fitting number told",
+)
 def test_a_batch_that_m_does_not_divide_is_refused(recipe) -> None:
     with pytest.raises(StudyError, match="a batch of 10 .* with 4 images .* a multiple of 4"):
         train.epoch_rows(np.repeat(np.arange(5), 6), replace(recipe, batch=10), epoch=1)
@@ -254,6 +272,12 @@ def test_bgaugment_is_chosen_on_replaced_backgrounds() -> None:
     assert train.selection("bgaugment") == "random_background"
 
 
+@pytest.mark.fault(
+    "numbers/loss",
+    "loss NaN or infinite",
+    "a step that returns one",
+    "stops; step, pictures and learning rates named; the last whole epoch is kept",
+)
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_loss_that_is_no_number_stops_with_step_images_and_rates(
     study, recipe, value: float, monkeypatch
@@ -276,6 +300,12 @@ def test_a_loss_that_is_no_number_stops_with_step_images_and_rates(
     assert "lr_trunk 0.001, lr_head 0.01, lr_loss 0.01" in text
 
 
+@pytest.mark.fault(
+    "parameters/seeds",
+    "seed given twice",
+    "seeds [1, 1]",
+    "refused",
+)
 def test_seeds_are_given_once_each(study, recipe) -> None:
     with pytest.raises(StudyError, match="seeds are .*1, 1.*each once"):
         train.train_study(study, "triplet", [1, 1], 1.0, Scenes(study, "drawn"), lr_loss=1.0)
@@ -298,6 +328,12 @@ def test_train_study_writes_what_the_next_notebook_reads(study, recipe, tmp_path
     assert (paths.StudyPaths(study).models / "triplet" / "training.csv").exists()
 
 
+@pytest.mark.fault(
+    "foreign/weights",
+    "foreign or missing weights",
+    "a pickle, no file, another network's",
+    "refused, file named",
+)
 def test_foreign_weights_are_refused(tmp_path, recipe) -> None:
     model = Embedder("tiny", 4)
     (tmp_path / "a.safetensors").write_bytes(b"\x80\x04K\x01.")
@@ -319,6 +355,12 @@ def test_efficientnet_lite0_knows_imagenet() -> None:
     assert abs(mean[0] - mean[1]) > 0.01
 
 
+@pytest.mark.fault(
+    "parameters/names",
+    "unknown loss or trunk",
+    "a wrong name",
+    "refused, known names listed",
+)
 def test_an_unknown_name_lists_the_known_ones() -> None:
     for get in (losses.get, trunks.get):
         with pytest.raises(StudyError, match="unknown .* 'tripletts'; known: "):

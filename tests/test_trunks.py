@@ -87,6 +87,12 @@ class Runs:
         return (print, ("it ran",))
 
 
+@pytest.mark.fault(
+    "foreign/trunk",
+    "foreign weights of a trunk",
+    "a pickle with code",
+    "refused; the code does not run",
+)
 def test_weights_are_checked_and_never_run(tmp_path: Path, capsys) -> None:
     good, evil = tmp_path / "good.pth", tmp_path / "evil.pth"
     torch.save({"weight": torch.ones(2)}, good)

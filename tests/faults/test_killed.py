@@ -1,0 +1,106 @@
+"""Every stage of a tiny study is killed at ten random times, and must end with the same bytes."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from tests.test_pipeline import LOSSES, Clone
+
+KILLS = 10
+FIRST = LOSSES[0]
+# Stage: its command (as in dvc.yaml), and what it writes.
+STAGES = {
+    "data": (["lib.execute", "01_data"], ["data/prepared/tiny", "data/raw"]),
+    "masks": (["lib.execute", "02_masks", "--next", f"03_train_{FIRST}"], ["data/masks/tiny"]),
+    "train": (
+        ["lib.execute", "03_train", "-p", f"loss={FIRST}", "--stem", f"03_train_{FIRST}"],
+        [f"data/models/tiny/{FIRST}"],
+    ),
+    "shift": (
+        ["lib.execute", "04_shift", "--previous", f"03_train_{FIRST}"],
+        ["data/shift/tiny"],
+    ),
+    "attention": (["lib.execute", "05_attention"], ["data/attention/tiny"]),
+    "report": (["lib.execute", "06_report", "--next", ""], ["reports/summaries"]),
+    "index": (["lib.gallery"], []),
+}
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.long,
+    pytest.mark.timeout(1800),
+    pytest.mark.xdist_group("killed"),
+    pytest.mark.skipif(os.name != "posix", reason="signals of POSIX"),
+]
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
+    """The tiny study, run once without a fault."""
+    made = Clone(tmp_path_factory.mktemp("killed"))
+    made.repro()
+    return made
+
+
+def start(clone: Clone, stage: str) -> subprocess.Popen:
+    module, *words = STAGES[stage][0]
+    command = [sys.executable, "-m", module, *words]
+    command += ["--study", "tiny"] if module == "lib.execute" else []
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "NUMBA_DISABLE_JIT": "1"}
+    environment.pop("PYTHONPATH", None)
+    return subprocess.Popen(
+        command, cwd=clone.root, env={**environment, "PYTHONHASHSEED": "0"},
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def results(clone: Clone) -> dict[str, bytes]:
+    """Every table, page, figure, model and row; not run.json, which says when it was."""
+    found = clone.bytes_of("reports/**/*.*", "data/[pmsa][rohta]*/tiny/**/*.*")
+    return {name: data for name, data in found.items() if not name.endswith("run.json")}
+
+
+def forget(clone: Clone, stage: str) -> None:
+    """Remove what the stage wrote, and all half-done work."""
+    for folder in [*STAGES[stage][1], "data/scratch"]:
+        shutil.rmtree(clone.root / folder, ignore_errors=True)
+    stem = {"train": f"03_train_{FIRST}"}.get(stage, f"_{stage}")
+    for file in clone.reports.glob(f"*{stem}.*"):
+        file.unlink()
+
+
+@pytest.mark.fault(
+    "killed/stages",
+    "each of the seven stages killed at ten random times",
+    "SIGKILL and SIGTERM in turn, to the run of a tiny study",
+    "run again after each: every table, page, figure and weight has the same bytes",
+)
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_killed_ten_times_ends_with_the_same_bytes(clone: Clone, stage: str) -> None:
+    expected = results(clone)
+    assert len(expected) > 40
+    forget(clone, stage)
+    begin = time.monotonic()
+    assert start(clone, stage).wait() == 0
+    length = time.monotonic() - begin
+    assert results(clone) == expected
+    forget(clone, stage)
+    killed = 0
+    for turn, share in enumerate(np.random.default_rng(0).uniform(0.02, 0.98, KILLS)):
+        process = start(clone, stage)
+        time.sleep(share * length)
+        process.send_signal(signal.SIGKILL if turn % 2 else signal.SIGTERM)
+        process.communicate()
+        killed += process.returncode != 0
+    last = start(clone, stage)
+    told = last.communicate()[1].decode()
+    assert last.returncode == 0, told[-3000:]
+    assert killed >= KILLS // 2
+    after = results(clone)
+    assert sorted(after) == sorted(expected)
+    assert [name for name in expected if after[name] != expected[name]] == []

@@ -1,0 +1,119 @@
+"""params.yaml with mistakes in it, and notebooks before their turn."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lib import answers, evaluate, params, paths, prepare
+from lib.errors import StudyError
+from lib.execute import NotebookFailed, execute
+
+GOOD = {"run": ["demo"], "losses": ["triplet"]}
+
+
+@pytest.mark.fault(
+    "parameters/lists",
+    "empty list of losses, the same study or loss twice, unknown study in run",
+    "params.yaml changed so",
+    "`make repro` stops in one sentence before anything runs",
+)
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"losses": []}, "`losses` in params.yaml is \\[\\]; wanted: a list of one or more"),
+        ({"losses": None}, "`losses` in params.yaml is None"),
+        ({"losses": "triplet"}, "wanted: a list"),
+        ({"losses": ["triplet", "triplet"]}, "names triplet twice"),
+        ({"run": []}, "`run` in params.yaml"),
+        ({"run": ["demo", "cub200", "demo"]}, "names demo twice"),
+        ({"run": ["dmo"]}, "no study 'dmo'.*did you mean 'demo'"),
+        ({"run": ["dial"]}, "make dial"),
+    ],
+)
+def test_lists_with_mistakes_are_refused(change: dict, words: str) -> None:
+    params.check_lists(GOOD)
+    with pytest.raises(StudyError, match=words):
+        params.check_lists({**GOOD, **change})
+
+
+def test_the_lists_of_the_repository_are_sound() -> None:
+    assert params.main() == 0
+
+
+@pytest.mark.fault(
+    "parameters/yaml",
+    "params.yaml that is no YAML, or another file",
+    "a bracket left open; no `studies`",
+    "one sentence with the line",
+)
+@pytest.mark.parametrize(
+    ("text", "words"), [("run: [demo\nlosses: 1", "is no YAML .*line 2"), ("a: 1", "no `studies`")]
+)
+def test_a_broken_file_is_one_sentence(
+    home: Path, monkeypatch, capsys, text: str, words: str
+) -> None:
+    (home / "params.yaml").write_text(text)
+    monkeypatch.setattr(paths, "PARAMS", home / "params.yaml")
+    with pytest.raises(StudyError, match=words):
+        params.study("demo")
+    assert params.main() == 2 and len(capsys.readouterr().err.splitlines()) == 1
+
+
+@pytest.mark.fault(
+    "parameters/sections",
+    "study without a section, or with one too many",
+    "params.yaml changed so",
+    "refused, section named",
+)
+def test_a_study_with_other_sections_is_refused(home: Path, monkeypatch) -> None:
+    content = {"studies": {"mine": {"data": {}, "mask": {}}}}
+    (home / "params.yaml").write_text(yaml.safe_dump(content))
+    monkeypatch.setattr(paths, "PARAMS", home / "params.yaml")
+    with pytest.raises(StudyError, match="study 'mine' must have the sections .* look at .*mask"):
+        params.study("mine")
+
+
+@pytest.mark.fault(
+    "parameters/side",
+    "pictures of no size",
+    "side 0 and -5",
+    "refused before a picture is opened",
+)
+@pytest.mark.parametrize("side", [0, -5])
+def test_pictures_of_no_size_are_refused(home: Path, side: int) -> None:
+    with pytest.raises(StudyError, match=f"side is {side}; wanted"):
+        prepare.prepare_images("s", "rendered", side)
+
+
+@pytest.mark.fault(
+    "parameters/order",
+    "a notebook run before its inputs exist",
+    "inputs of each notebook absent",
+    "says which notebook to run first",
+)
+def test_what_each_notebook_reads_first_names_the_one_before(home: Path) -> None:
+    wanted = {
+        "01_data": lambda: prepare.about("s"),
+        "02_masks": lambda: evaluate.mask_source("s"),
+        "03_train": lambda: evaluate.models_of("s"),
+        "04_shift": lambda: evaluate.queries("s"),
+        "02 to 05": lambda: answers.Tables.read(home / "reports"),
+    }
+    for notebook, read in wanted.items():
+        with pytest.raises(StudyError, match=f"Run (notebooks )?{notebook} (for|of)"):
+            read()
+
+
+@pytest.mark.fault(
+    "parameters/notebooks",
+    "notebooks 02 to 06 run where nothing was made",
+    "a study's name without files",
+    "each stops at once and names the notebook to run first",
+)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["02_masks", "03_train", "04_shift", "05_attention", "06_report"])
+def test_a_notebook_where_nothing_was_made(tmp_path: Path, name: str) -> None:
+    with pytest.raises(NotebookFailed, match="Run 01_data for study nothing-was-made first"):
+        execute(paths.NOTEBOOKS / f"{name}.ipynb", {"study": "nothing-was-made"}, tmp_path / "o")
+    assert [file.name for file in (tmp_path / "o").iterdir()] == [f"{name}.failed.ipynb"]
