@@ -119,7 +119,7 @@ def test_two_trainings_in_one_folder(study: str, home: Path) -> None:
         for child in children:
             child.start()
         for child in children:
-            child.join(120)
+            child.join(600)
         assert [child.exitcode for child in children] == [0] * count
 
     run("one", 1)
