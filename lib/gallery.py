@@ -244,7 +244,7 @@ def figures_of(folder: Path, pages: list[str]) -> dict[str, Picture]:
     for stem in pages:
         try:
             notebook = nbformat.from_dict(read_json(folder / f"{stem}.ipynb"))
-        except (OSError, ValueError):
+        except (OSError, StudyError):
             continue
         for _, figure in figures(notebook, folder / "figures" / stem):
             link = quote(f"{folder.name}/{stem}.html") + f"#figure-{quote(figure.name)}"
@@ -277,7 +277,7 @@ def read_study(summary: Path, facts: Path) -> Study:
     """
     try:
         entry = read_json(summary)
-    except ValueError:
+    except StudyError:
         entry = None
     if not isinstance(entry, dict) or not entry.get("finding"):
         raise StudyError(

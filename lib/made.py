@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lib.errors import StudyError
 from lib.files import read_json
 
 
@@ -61,7 +62,7 @@ def read(folder: Path, stems: list[str]) -> Made | None:
             for stem, run in runs.items()
         ]
         machines = dict.fromkeys(machine_in_words(run["machine"]) for run in runs.values())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # absent, or another file
+    except (OSError, StudyError, KeyError, TypeError, AttributeError):  # absent, or another file
         return None
     data = [run["data"] for run in runs.values() if run.get("data")]
     return Made(rows, list(machines), data[-1] if data else {}) if rows else None

@@ -6,14 +6,18 @@ import re
 import nbformat
 import yaml
 
-from lib import params, paths
+from lib import gallery, overview, params, paths
 
 README = (paths.ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_sentence_under_the_figure_is_the_studys_own() -> None:
-    finding = json.loads((paths.REPORTS / "cub200-cpu" / "answers.json").read_text())["finding"]
-    assert README.count(finding) == 2  # once for the eye, once as the picture's alternative text
+def test_the_sentence_under_the_figure_is_the_studies_own() -> None:
+    files = sorted((paths.REPORTS / "summaries").glob("*.json"))
+    studies = [gallery.read_study(file, paths.FACTS) for file in files]
+    finding = overview.finding(overview.chosen(studies))
+    told = README.replace("\n", " ")
+    assert told.count(finding) == 2  # once for the eye, once as the picture's alternative text
+    assert f"![{finding}](reports/overview.png)" in README
 
 
 def test_the_number_to_expect_is_the_committed_demos() -> None:
