@@ -31,7 +31,7 @@ test: $(STAMP) ## run the tests
 
 test-faults: $(STAMP) ## make every fault on purpose; writes docs/reliability.md (30 minutes)
 	@$(ENV) OMP_NUM_THREADS=1 python -m pytest -q -n 2 --dist loadgroup -m fault \
-	--reliability docs/reliability.md $(ARGS)
+	--reliability=docs/reliability.md $(ARGS)
 
 verify: $(STAMP) ## run the demo twice from nothing and compare every table and weight (20 minutes)
 	@$(ENV) python -m lib.verify_runs $(ARGS)
