@@ -182,7 +182,8 @@ def how_sure(tables: Tables) -> str:
     else:
         text += "Only one seed was trained: **nothing here says how far another would differ**. "
     text += f"Masks, IoU where the truth is known: {'; '.join(words) or 'no truth at hand'}. "
-    text += compare.mask_finding(tables.mask_sensitivity) + ". "
+    one = compare.label_of(tables.mask_sensitivity["loss"].iloc[0])
+    text += f"With {one}, the one loss tried: {compare.mask_finding(tables.mask_sensitivity)}. "
     moved = tables.attention_methods
     return text + trust_figures.matrix_finding(moved[moved["arm"].str.contains("-")]) + "."
 
