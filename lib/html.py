@@ -64,7 +64,9 @@ def page(
     for output, figure in figures(notebook, out_dir / "figures" / stem):
         vector = figure.file.with_suffix(".svg")
         file = vector if vector.exists() else figure.file
-        output.metadata |= {"figure": figure.name, "file": file.relative_to(out_dir).as_posix()}
+        names = {"file": file, "picture": figure.file}  # not a second copy of each in the page
+        names = {key: path.relative_to(out_dir).as_posix() for key, path in names.items()}
+        output.metadata |= {"figure": figure.name, **names}
     text, _ = _exporter(source.parent).from_notebook_node(notebook, resources)
     text = _between_pages(text, dict(pair for pair in links if pair[0]))
     if loaded := network_references(text):
