@@ -2,14 +2,16 @@
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lib import compare, looks
 from lib.answers import Tables
 from lib.figures import COLOURS, LABELS, MARKERS, headline, plt
 
-COLUMNS = ["measure", "what", "loss", "arm", "seed", "ours", "low", "high", "paper", "same_sign"]
+COLUMNS = ["measure", "what", "loss", "arm", "ours", "low", "high", "seeds", "paper", "same_sign"]
 DROP = "new background"
+ENDS = ["value", "low", "high"]
 HELP = {"random_background": "BGAugment gain, new background", "clean": "BGAugment gain, clean"}
 LOOK = "BGAugment gain, attention"
 
@@ -17,20 +19,20 @@ LOOK = "BGAugment gain, attention"
 def levels(tables: Tables, dataset: str) -> pd.DataFrame:
     """Every cell of the paper's Tables 1 and 2 with ours; MAP@R in percent, scores as they are.
 
-    Ours under random_background are means over draws, also of the ends of the intervals.
+    Ours are means over seeds, under random_background over draws too.
     """
-    part = tables.retrieval
-    part = part[(part["metric"] == "map_at_r") & (part["sides"] == "both")]
-    keys = ["loss", "arm", "condition", "seed"]
-    found = part.groupby(keys, sort=False)[["value", "low", "high"]].mean().mul(100).reset_index()
+    ours = compare.select(tables.pooled, "level", "clean", "both")
+    ours = pd.concat([ours, compare.select(tables.pooled, "level", "random_background", "both")])
     theirs = compare.published(dataset).rename(columns={"mean": "paper"})
-    map_at_r = found.merge(theirs[["loss", "arm", "condition", "paper"]], how="inner")
+    map_at_r = ours.merge(theirs[["loss", "arm", "condition", "paper"]], how="inner")
+    map_at_r[ENDS] *= 100
     map_at_r = map_at_r.assign(measure="MAP@R, %", what=map_at_r["condition"])
-    score = _attention(tables.attention)
+    score = tables.attention_pooled
     theirs = looks.published(dataset).rename(columns={"mean": "paper"})
-    score = score.merge(theirs[["loss", "arm", "paper"]], how="inner")
+    score = score[score["contrast"] == "level"].merge(theirs[["loss", "arm", "paper"]], how="inner")
     score = score.assign(measure="attention score", what="level")
-    return _joined([map_at_r, score])
+    both = pd.concat([map_at_r, score], ignore_index=True).rename(columns={"value": "ours"})
+    return both.assign(same_sign=None)[COLUMNS]
 
 
 def effects(tables: Tables, dataset: str) -> pd.DataFrame:
@@ -38,43 +40,29 @@ def effects(tables: Tables, dataset: str) -> pd.DataFrame:
     wide = compare.published(dataset).pivot(
         index="loss", columns=["arm", "condition"], values="mean"
     )
-    rows = []
-    for arm in ("base", "bgaugment"):
-        ours = tables.change(arm)
-        for row in ours[ours["loss"].isin(wide.index)].itertuples():
-            paper = (
-                wide.loc[row.loss, (arm, "random_background")] - wide.loc[row.loss, (arm, "clean")]
-            )
-            rows.append(_row("MAP@R, points", DROP, row, arm, 100, paper))
-    for condition, what in HELP.items():
-        ours = tables.help(condition)
-        for row in ours[ours["loss"].isin(wide.index)].itertuples():
-            paper = wide.loc[row.loss, ("bgaugment", condition)]
-            paper -= wide.loc[row.loss, ("base", condition)]
-            rows.append(_row("MAP@R, points", what, row, "bgaugment", 100, paper))
     score = looks.published(dataset).pivot(index="loss", columns="arm", values="mean")
-    moved = _attention(tables.attention_effects)
-    for row in moved[moved["loss"].isin(score.index)].itertuples():
-        paper = score.loc[row.loss, "bgaugment"] - score.loc[row.loss, "base"]
-        rows.append(_row("attention score", LOOK, row, "bgaugment", 1, paper))
-    return pd.DataFrame(rows, columns=COLUMNS)
+    found = []
+    for arm in ("base", "bgaugment"):
+        paper = wide[arm, "random_background"] - wide[arm, "clean"] if len(wide) else {}
+        found.append(_cells("MAP@R, points", DROP, tables.change(arm), 100, paper))
+    for condition, what in HELP.items():
+        paper = wide["bgaugment", condition] - wide["base", condition] if len(wide) else {}
+        found.append(_cells("MAP@R, points", what, tables.help(condition), 100, paper))
+    moved = tables.attention_pooled
+    moved = moved[moved["contrast"] == "bgaugment-base"]
+    paper = score["bgaugment"] - score["base"] if len(score) else {}
+    found.append(_cells("attention score", LOOK, moved, 1, paper))
+    return pd.concat(found, ignore_index=True)
 
 
-def _attention(table: pd.DataFrame) -> pd.DataFrame:
-    """Rows of the paper's own score: SmoothGrad to the black image."""
-    keep = (table["metric"] == "attention_score") & (table["method"] == "smoothgrad")
-    return table[keep & (table["target"] == "distance_to_black")]
-
-
-def _row(measure: str, what: str, row, arm: str, scale: float, paper: float) -> list:
-    mine = [scale * value for value in (row.value, row.low, row.high)]
-    agree = bool(np.sign(row.value) == np.sign(paper))
-    return [measure, what, row.loss, arm, row.seed, *mine, paper, agree]
-
-
-def _joined(parts: list[pd.DataFrame]) -> pd.DataFrame:
-    both = pd.concat(parts, ignore_index=True).rename(columns={"value": "ours"})
-    return both.assign(same_sign=None)[COLUMNS]
+def _cells(measure: str, what: str, rows: pd.DataFrame, scale: float, paper) -> pd.DataFrame:
+    """The pooled rows of the losses that the paper has, beside its values."""
+    part = rows[rows["loss"].isin(list(paper.keys()))].copy()
+    part[ENDS] *= scale
+    part = part.rename(columns={"value": "ours"})
+    part["paper"] = [paper[loss] for loss in part["loss"]]
+    agree = np.sign(part["ours"]) == np.sign(part["paper"].astype(float))
+    return part.assign(measure=measure, what=what, same_sign=agree)[COLUMNS]
 
 
 def agreement(cells: pd.DataFrame) -> str:
@@ -108,7 +96,7 @@ def scatter_finding(cells: pd.DataFrame) -> str:
 
 
 def scatter(cells: pd.DataFrame, title: str) -> Figure:
-    """Published drop of MAP@R across, ours upwards, one point a model; the line is equality."""
+    """Published drop of MAP@R across, ours upwards; on the line both are equal."""
     part = cells[cells["what"] == DROP]
     figure, axis = plt.subplots(figsize=(6.2, 4.8))
     reach = [min(part["paper"].min(), part["low"].min()) - 0.5, 0.5]
@@ -119,13 +107,21 @@ def scatter(cells: pd.DataFrame, title: str) -> Figure:
             rows["paper"], rows["ours"], error, color=COLOURS[arm], marker=MARKERS[arm], ls="",
             capsize=3, label=LABELS[arm],
         )  # fmt: skip
-        for place, row in enumerate(rows.sort_values("ours").itertuples()):
-            axis.annotate(  # left and right in turn: neighbours do not cover each other
-                compare.label_of(row.loss), (row.paper, row.ours), (-7 if place % 2 else 7, 0),
-                fontsize=8, textcoords="offset points", va="center",
-                ha="right" if place % 2 else "left",
-            )  # fmt: skip
+        _named(axis, rows.sort_values("ours"))
     axis.set(xlabel="published change of MAP@R in points ↑", ylabel="ours ↑")
     axis.legend(fontsize=9)
-    headline(figure, title, "one point a model; bars: 95 % over classes")
+    headline(figure, title, "one point a loss and arm; bars: 95 % over classes")
     return figure
+
+
+def _named(axis: Axes, rows: pd.DataFrame) -> None:
+    """The names of an arm's losses in a column to the right of its points, a line to each."""
+    apart, low = 0.055, rows["ours"].mean()
+    span = np.ptp(axis.get_ylim())
+    heights = low + apart * span * (np.arange(len(rows)) - (len(rows) - 1) / 2)
+    across = rows["paper"].max() + 0.05 * np.ptp(axis.get_xlim())
+    for height, row in zip(heights, rows.itertuples(), strict=True):
+        axis.annotate(
+            compare.label_of(row.loss), (row.paper, row.ours), (across, height), fontsize=8,
+            va="center", arrowprops={"arrowstyle": "-", "color": "#aaaaaa", "lw": 0.7},
+        )  # fmt: skip

@@ -25,7 +25,13 @@ def chosen(studies: list["Study"]) -> list["Study"]:
     """The studies that are drawn, birds first."""
     full = [study for study in studies if study.rows]
     known = [study for study in full if study.dataset in SUBJECTS]
-    return sorted(known, key=lambda study: list(SUBJECTS).index(study.dataset)) or full
+    return sorted(known, key=lambda study: rank(study.dataset)) or full
+
+
+def rank(dataset: str) -> int:
+    """The paper's data sets in its order, then others, drawn pictures last."""
+    order = [*SUBJECTS, "folder", "rendered"]
+    return order.index(dataset) if dataset in order else len(SUBJECTS)
 
 
 def _rows(study: "Study", *arms: str) -> Iterator[dict[str, Any]]:
@@ -38,17 +44,20 @@ def subject(study: "Study") -> str:
 
 
 def finding(studies: list["Study"]) -> str:
-    """One sentence: what a new background takes, and what it takes with BGAugment."""
-    lost: dict[str, list[str]] = {"base": [], "bgaugment": []}
-    for study in studies:
-        for arm, words in lost.items():
-            drop = -mean(row["change"] for row in _rows(study, arm))
-            clean = mean(row["clean"] for row in _rows(study, arm))
-            words.append(f"{drop:.1f} of {clean:.1f} points of MAP@R on {subject(study)}")
-    less = [words.replace(" points of MAP@R", "") for words in lost["bgaugment"]]
-    return (
-        f"A new background takes {' and '.join(lost['base'])}; with BGAugment {' and '.join(less)}"
-    )
+    """One sentence: what a new background takes, and what it takes with BGAugment [95 %]."""
+    lost = {arm: [_lost(study, arm) for study in studies] for arm in ("base", "bgaugment")}
+    first = lost["base"][0].replace(" on ", " points of MAP@R on ", 1)
+    base = " and ".join([first, *lost["base"][1:]])
+    return f"A new background takes {base}; with BGAugment {' and '.join(lost['bgaugment'])}"
+
+
+def _lost(study: "Study", arm: str) -> str:
+    """`6.4 [5.0, 7.8] of 11.3 on birds`, without the interval where the study's is not known."""
+    drop = -mean(row["change"] for row in _rows(study, arm))
+    clean = mean(row["clean"] for row in _rows(study, arm))
+    low, high = study.entry.get("change_interval", {}).get(arm, (None, None))
+    span = "" if low is None else f" [{-high:.1f}, {-low:.1f}]"
+    return f"{drop:.1f}{span} of {clean:.1f} on {subject(study)}"
 
 
 def figure(studies: list["Study"]) -> Figure:

@@ -31,7 +31,7 @@ TINY = {
         "conditions": ["clean", "random_background", "same_class_background",
                        "other_class_background", "own_background", "foreground_only",
                        "background_only"],
-        "draws": 2, "draws_control": 1, "mask_variants": ["eroded"],
+        "draws": 2, "draws_control": 1, "seeds_control": 1, "mask_variants": ["eroded"],
     },
     "attention": {"images": 6, "copies": 2, "noise": 0.15, "seed": 0, "images_methods": 6,
                   "images_checks": 6, "copies_levels": [1, 2], "noise_levels": [0.15, 0.3]},
