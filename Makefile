@@ -53,7 +53,8 @@ lint: $(STAMP) ## check the code's style
 
 lock: ## write requirements.lock anew from pyproject.toml (newest: ARGS=--upgrade)
 	@$(find_uv); UV_CUSTOM_COMPILE_COMMAND="make lock" "$$uv" pip compile --quiet --universal \
-	--python-version 3.11 --extra dev --output-file requirements.lock $(ARGS) pyproject.toml
+	--python-version 3.11 --extra dev --generate-hashes --output-file requirements.lock $(ARGS) \
+	pyproject.toml
 
 clean: ## remove caches and half-done work (not .venv, data or reports)
 	@find . \( -path './.venv*' -o -path ./.git \) -prune -o -type d \( -name __pycache__ \

@@ -41,8 +41,8 @@ def pins(python: str, platform: dict[str, str]) -> dict[str, list[str]]:
     where |= {"python_version": python, "python_full_version": f"{python}.9"}
     found: dict[str, list[str]] = {}
     for line in LOCK.splitlines():
-        if line.strip() and not line.lstrip().startswith("#"):
-            pin = Requirement(line.split(" #")[0])
+        if line.strip() and not line.lstrip().startswith(("#", "--hash")):
+            pin = Requirement(line.split(" #")[0].rstrip(" \\"))
             (spec,) = pin.specifier  # exactly one, and exact
             assert spec.operator == "==" and "*" not in spec.version, line
             if pin.marker is None or pin.marker.evaluate(where):
@@ -105,12 +105,20 @@ def test_python_versions_agree():
     assert f"--python-version {PYTHONS[0]}" in makefile
 
 
-def test_conda_installs_the_lock_and_then_the_package():
+def test_every_file_of_a_pinned_package_is_known_by_its_checksum():
+    packages = re.findall(
+        r"^(\S+==.*)\n((?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)+)", LOCK, re.M
+    )
+    assert len(packages) == len(re.findall(r"^\S+==", LOCK, re.M)) > 100
+
+
+def test_conda_installs_the_lock_and_the_package_apart():
     (section,) = [d["pip"] for d in conda()["dependencies"] if isinstance(d, dict)]
     assert "pip" in conda()["dependencies"]
-    assert section == ["-r requirements.lock", "-e ."]
+    assert section == ["-r requirements.lock"]  # beside hashes pip refuses `-e .`
+    said = (ROOT / "environment.yml").read_text(encoding="utf-8")
+    assert "pip install --no-deps -e ." in said
     assert (ROOT / section[0].removeprefix("-r ")).read_text(encoding="utf-8") == LOCK
-    assert "--hash" not in LOCK  # with hashes pip refuses `-e .` in the same section
 
 
 def test_every_import_is_declared():
