@@ -344,6 +344,8 @@ def _run(source: NotebookNode, parameters: dict[str, Any], session: _Session) ->
             return "A cell ended the notebook early (SystemExit)."
     except PapermillExecutionError as error:
         message = _clean_text(error.evalue)
+        if "marshal data too short" in message:  # Python keeps a .pyc that a full disk cut short
+            message += f". A compiled file is cut short: delete __pycache__ below {sys.prefix}."
         return message if error.ename == StudyError.__name__ else f"{error.ename}: {message}"
     except DeadKernelError:
         return "The kernel died while it executed a cell; the usual cause is too little memory."

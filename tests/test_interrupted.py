@@ -21,6 +21,7 @@ home, limit = Path(sys.argv[1]), int(sys.argv[2])
 paths.ROOT, paths.RAW = home, home / "raw"
 if limit:
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    sys.dont_write_bytecode = True  # Python itself would cut a .pyc of .venv short and keep it
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 print("ready", flush=True)
 try:

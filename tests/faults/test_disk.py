@@ -1,19 +1,25 @@
 """Flipped bits, vanished files, full disks: seen and named, or made again; never a wrong number."""
 
+import marshal
 import os
+import re
 import shutil
 import subprocess
 import sys
 import types
 from dataclasses import fields
+from importlib.util import MAGIC_NUMBER
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import pytest
 import torch
+from nbformat.v4 import new_code_cell, new_notebook
 
 from lib import evaluate, files, keep, masks, paths, prepare, train
 from lib.errors import StudyError
+from lib.execute import NotebookFailed, execute
 from lib.scenes import Scenes
 from lib.store import Store
 from tests.faults.damage import flip
@@ -224,6 +230,7 @@ writers = {
     "d.parquet": lambda path: files.write_table(path, table),
     "e.json": lambda path: files.write_json(path, list(range(100_000))),
 }
+sys.dont_write_bytecode = True  # Python itself would cut a .pyc of .venv short and keep it
 resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
 for name, write in writers.items():
     (home / name).write_text("before")
@@ -248,6 +255,23 @@ def test_a_full_disk_is_said_for_every_kind_of_file(tmp_path: Path) -> None:
     assert done.stdout.split() == [word for name in names for word in (name, "True")], done.stderr
     assert sorted(file.name for file in tmp_path.iterdir()) == names
     assert {file.read_text() for file in tmp_path.iterdir()} == {"before"}
+
+
+@pytest.mark.fault(
+    "disk/cut-byte-code",
+    "compiled Python that a full disk cut short",
+    "half of a .pyc is imported by a notebook",
+    "the message says which folders to delete",
+)
+def test_cut_byte_code_is_named_with_its_remedy(tmp_path: Path) -> None:
+    whole = MAGIC_NUMBER + bytes(12) + marshal.dumps(compile("x = 1", "cut", "exec"))
+    (tmp_path / "cut.pyc").write_bytes(whole[:-9])
+    cell = new_code_cell(f"import sys\nsys.path.insert(0, {str(tmp_path)!r})\nimport cut")
+    nbformat.write(new_notebook(cells=[cell]), tmp_path / "01_cut.ipynb")
+    with pytest.raises(
+        NotebookFailed, match=f"cut short: delete __pycache__ below {re.escape(sys.prefix)}"
+    ):
+        execute(tmp_path / "01_cut.ipynb", {}, tmp_path / "out")
 
 
 @pytest.mark.fault(
@@ -282,7 +306,7 @@ def test_too_little_room_is_said_before_a_stage(
         "data": lambda: prepare.prepare_images("new", "rendered", 40, options),
         "masks": lambda: masks.make_masks(trained, "full"),
         "train": lambda: train.fit(recipe, scenes, home / "elsewhere"),
-        "shift": lambda: next(evaluate.per_query(trained, ["clean"], 1, 1, 0)),
+        "shift": lambda: next(evaluate.per_query(trained, ["clean"], 1, 1, 1, 0)),
     }
     monkeypatch.setattr("lib.files.shutil.disk_usage", lambda _: types.SimpleNamespace(free=100))
     with pytest.raises(StudyError, match="needs .* GB, .* are free"):
