@@ -12,6 +12,7 @@ from lib.figures import COLOURS, LABELS, MARKERS, headline, plt
 COLUMNS = ["measure", "what", "loss", "arm", "ours", "low", "high", "seeds", "paper", "same_sign"]
 DROP = "new background"
 ENDS = ["value", "low", "high"]
+LINE = ["loss", "arm"]
 HELP = {"random_background": "BGAugment gain, new background", "clean": "BGAugment gain, clean"}
 LOOK = "BGAugment gain, attention"
 
@@ -19,17 +20,17 @@ LOOK = "BGAugment gain, attention"
 def levels(tables: Tables, dataset: str) -> pd.DataFrame:
     """Every cell of the paper's Tables 1 and 2 with ours; MAP@R in percent, scores as they are.
 
-    Ours are means over seeds, under random_background over draws too.
+    Ours are means over draws and seeds, also of the ends of the intervals.
     """
-    ours = compare.select(tables.pooled, "level", "clean", "both")
-    ours = pd.concat([ours, compare.select(tables.pooled, "level", "random_background", "both")])
+    part = tables.retrieval
+    part = part[(part["metric"] == "map_at_r") & (part["sides"] == "both")]
+    ours = _over_seeds(part, ["condition"])
+    ours[ENDS] *= 100
     theirs = compare.published(dataset).rename(columns={"mean": "paper"})
-    map_at_r = ours.merge(theirs[["loss", "arm", "condition", "paper"]], how="inner")
-    map_at_r[ENDS] *= 100
+    map_at_r = ours.merge(theirs[[*LINE, "condition", "paper"]], how="inner")
     map_at_r = map_at_r.assign(measure="MAP@R, %", what=map_at_r["condition"])
-    score = tables.attention_pooled
     theirs = looks.published(dataset).rename(columns={"mean": "paper"})
-    score = score[score["contrast"] == "level"].merge(theirs[["loss", "arm", "paper"]], how="inner")
+    score = _over_seeds(_attention(tables.attention)).merge(theirs[[*LINE, "paper"]], how="inner")
     score = score.assign(measure="attention score", what="level")
     both = pd.concat([map_at_r, score], ignore_index=True).rename(columns={"value": "ours"})
     return both.assign(same_sign=None)[COLUMNS]
@@ -48,16 +49,29 @@ def effects(tables: Tables, dataset: str) -> pd.DataFrame:
     for condition, what in HELP.items():
         paper = wide["bgaugment", condition] - wide["base", condition] if len(wide) else {}
         found.append(_cells("MAP@R, points", what, tables.help(condition), 100, paper))
-    moved = tables.attention_pooled
-    moved = moved[moved["contrast"] == "bgaugment-base"]
     paper = score["bgaugment"] - score["base"] if len(score) else {}
+    moved = _attention(tables.attention_effects).assign(arm="bgaugment")
     found.append(_cells("attention score", LOOK, moved, 1, paper))
     return pd.concat(found, ignore_index=True)
 
 
+def _attention(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows of the paper's own score: SmoothGrad to the black image."""
+    keep = (table["metric"] == "attention_score") & (table["method"] == "smoothgrad")
+    return table[keep & (table["target"] == "distance_to_black")]
+
+
+def _over_seeds(rows: pd.DataFrame, more: list[str] | None = None) -> pd.DataFrame:
+    """Means of value, low and high a loss and arm (draws first), and the number of seeds."""
+    keys = [*LINE, *(more or [])]
+    models = rows.groupby([*keys, "seed"], sort=False)[ENDS].mean().reset_index()
+    grouped = models.groupby(keys, sort=False)
+    return grouped[ENDS].mean().assign(seeds=grouped["seed"].nunique()).reset_index()
+
+
 def _cells(measure: str, what: str, rows: pd.DataFrame, scale: float, paper) -> pd.DataFrame:
-    """The pooled rows of the losses that the paper has, beside its values."""
-    part = rows[rows["loss"].isin(list(paper.keys()))].copy()
+    """The rows of the losses that the paper has, means over seeds, beside its values."""
+    part = _over_seeds(rows[rows["loss"].isin(list(paper.keys()))])
     part[ENDS] *= scale
     part = part.rename(columns={"value": "ours"})
     part["paper"] = [paper[loss] for loss in part["loss"]]

@@ -7,11 +7,12 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lib import compare, losses, shifts, trust_figures
+from lib import compare, losses, repeat, stats, trust_figures
 from lib.errors import StudyError
 from lib.figures import COLOURS, LABELS, MARKERS, headline, plt
 from lib.files import digest
-from lib.pooled import ALL
+
+ENDS = ("value", "low", "high")
 
 
 @dataclass(frozen=True)
@@ -20,10 +21,9 @@ class Tables:
 
     retrieval: pd.DataFrame
     effects: pd.DataFrame
-    pooled: pd.DataFrame
+    background_gap: pd.DataFrame
     attention: pd.DataFrame
     attention_effects: pd.DataFrame
-    attention_pooled: pd.DataFrame
     attention_controls: pd.DataFrame
     attention_methods: pd.DataFrame
     masks: pd.DataFrame
@@ -31,7 +31,7 @@ class Tables:
 
     @classmethod
     def read(cls, folder: Path) -> "Tables":
-        """Read all tables; a missing one raises with the notebook to run."""
+        """Read all tables, repeats with other seeds included; a missing one raises in words."""
         found = {}
         for field in fields(cls):
             file = folder / f"{field.name}.csv"
@@ -39,69 +39,63 @@ class Tables:
                 raise StudyError(
                     f"{file} does not exist. Run notebooks 02 to 05 of this study first."
                 )
-            found[field.name] = pd.read_csv(file)
+            found[field.name] = repeat.joined(folder, field.name)
         return cls(**found)
 
     def change(self, arm: str, condition: str = "random_background", sides: str = "both"):
-        """Pooled rows of shifted - clean for an arm, MAP@R."""
-        return self.pool("shifted-clean", arm, condition, sides)
+        """Rows of shifted - clean for an arm, MAP@R."""
+        rows = compare.select(self.effects, "shifted-clean", condition, sides)
+        return rows[rows["arm"] == arm]
 
     def help(self, condition: str):
-        """Pooled rows of bgaugment - base under a condition, MAP@R, both sides."""
-        return self.pool("bgaugment-base", "bgaugment", condition)
+        """Rows of bgaugment - base under a condition, MAP@R, both sides."""
+        sides = "both"
+        return compare.select(self.effects, "bgaugment-base", condition, sides)
 
-    def gap(self, arm: str):
-        """Pooled rows of the BG-gap (filled places) of an arm, MAP@R."""
-        return self.pool("same-other", arm, shifts.GAPS["filled"][0])
-
-    def pool(self, contrast: str, arm: str, condition: str, sides: str = "both") -> pd.DataFrame:
-        """Rows of lib.pooled: one a loss, and "all"; empty where it was not measured."""
-        rows = compare.select(self.pooled, contrast, condition, sides)
-        return rows[rows["arm"] == arm]
+    def levels(self, arm: str, condition: str) -> pd.DataFrame:
+        """Rows of an arm's MAP@R under a condition (both sides), one a model and draw."""
+        part = self.retrieval
+        keep = (part["arm"] == arm) & (part["condition"] == condition)
+        return part[keep & (part["sides"] == "both") & (part["metric"] == "map_at_r")]
 
     def level(self, arm: str, condition: str) -> float:
         """Mean MAP@R in percent of an arm under a condition (both sides), over models and draws."""
-        rows = self.pool("level", arm, condition)
-        return 100 * rows[rows["loss"] == ALL]["value"].mean()
+        return 100 * self.levels(arm, condition)["value"].mean()
 
 
 def points(rows: pd.DataFrame, sign: int = 1) -> str:
-    """`x.x points [low, high]` of all losses together, then their span and how many are sure.
+    """`x.x [low, high] points` for paired effects of models taken together, then their span.
 
-    `rows` are one arm's of lib.pooled: one a loss, and one of all.
+    The interval covers other classes (`together`); where several seeds were trained, one over
+    them follows.
     """
     if rows.empty:
         return "not measured"
-    whole, each = rows[rows["loss"] == ALL].iloc[0], rows[rows["loss"] != ALL]
-    text = f"**{spanned(whole, 100 * sign)} points**"
-    if len(each) < 2:
+    value, beyond = 100 * sign * rows["value"], ((rows["low"] > 0) | (rows["high"] < 0)).sum()
+    text = f"**{together(rows, 100 * sign)} points**"
+    if len(rows) < 2:
         return text
-    value, beyond = 100 * sign * each["value"], ((each["low"] > 0) | (each["high"] < 0)).sum()
     return (
-        f"{text} ({value.min():.1f} to {value.max():.1f} over {len(each)} losses, beyond zero in "
-        f"{beyond}{over_seeds(whole, 100 * sign)})"
+        f"{text} ({value.min():.1f} to {value.max():.1f} over {len(rows)} models, beyond zero in "
+        f"{beyond}{over_seeds(rows, 100 * sign)})"
     )
 
 
-def spanned(row: pd.Series, scale: float, digits: int = 1) -> str:
-    """`value [low, high]`: a pooled mean with its interval over classes."""
-    low, high = sorted((scale * row["low"], scale * row["high"]))
-    return f"{scale * row['value']:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+def together(rows: pd.DataFrame, scale: float, digits: int = 1) -> str:
+    """`value [low, high]` of several models: the means of their values and of the ends.
+
+    A mean varies less than its parts do on average, so this interval is never too narrow.
+    """
+    value, *ends = (round(scale * rows[name].mean(), digits) + 0.0 for name in ENDS)  # no -0.0
+    return f"{value:.{digits}f} [{min(ends):.{digits}f}, {max(ends):.{digits}f}]"
 
 
-def over_seeds(row: pd.Series, scale: float, digits: int = 1) -> str:
-    """The interval over trainings as a half sentence; nothing where there was one."""
-    if row["seeds"] < 2:
+def over_seeds(rows: pd.DataFrame, scale: float, digits: int = 1) -> str:
+    """The t interval of the mean over losses, from one value a seed; nothing for one seed."""
+    found = stats.over_draws(scale * rows.groupby("seed")["value"].mean())
+    if found.n < 2:
         return ""
-    low, high = sorted((scale * row["seeds_low"], scale * row["seeds_high"]))
-    return f"; other trainings: [{low:.{digits}f}, {high:.{digits}f}] from {row['seeds']} seeds"
-
-
-def percent(tables: Tables, arm: str, condition: str) -> str:
-    """MAP@R in percent of an arm under a condition, `value [low, high]`."""
-    rows = tables.pool("level", arm, condition)
-    whole = rows[rows["loss"] == ALL]
-    return "not measured" if whole.empty else spanned(whole.iloc[0], 100)
+    return f"; other trainings: [{found.low:.{digits}f}, {found.high:.{digits}f}], {found.n} seeds"
 
 
 def what_was_run(tables: Tables, training: pd.DataFrame, note: str) -> str:
@@ -136,11 +130,12 @@ def loss_by_shift(tables: Tables) -> str:
 
 def background_or_scissors(tables: Tables) -> str:
     """Answer to Q2."""
+    gap = tables.background_gap
     return (
         f"**Answer:** cutting the object out and putting it back where it was costs base models "
         f"{points(tables.change('base', 'own_background'), -1)}; a place of another class instead "
-        f"of one of the same class costs {points(tables.gap('base'))}. With BGAugment that "
-        f"gap is {points(tables.gap('bgaugment'))}."
+        f"of one of the same class costs {points(gap[gap['arm'] == 'base'])}. With BGAugment that "
+        f"gap is {points(gap[gap['arm'] == 'bgaugment'])}."
     )
 
 
@@ -161,10 +156,14 @@ def alone(tables: Tables) -> str:
     shown |= {"whole picture": "clean"}
     words = [
         f"{LABELS[arm]}: "
-        + ", ".join(f"{name} {percent(tables, arm, kind)}" for name, kind in shown.items())
+        + ", ".join(f"{name} {_percent(tables.levels(arm, kind))}" for name, kind in shown.items())
         for arm in ("untrained", "base", "bgaugment")
     ]
     return "**Answer:** MAP@R in % ↑ [95 % over classes]. " + "; ".join(words) + "."
+
+
+def _percent(rows: pd.DataFrame) -> str:
+    return "not measured" if rows.empty else together(rows, 100)
 
 
 def does_it_help(tables: Tables) -> str:
@@ -180,18 +179,20 @@ def does_it_help(tables: Tables) -> str:
 
 def attention(tables: Tables) -> str:
     """Answer to Q6."""
-    rows = {kind: part for kind, part in tables.attention_pooled.groupby("contrast")}
-    means = rows["level"][rows["level"]["loss"] == ALL]
-    words = ", ".join(f"{LABELS[row['arm']]} {spanned(row, 1, 3)}" for _, row in means.iterrows())
-    moved = rows["bgaugment-base"]
-    whole, each = moved[moved["loss"] == ALL].iloc[0], moved[moved["loss"] != ALL]
-    up, down = int((each["low"] > 0).sum()), int((each["high"] < 0).sum())
+    part = tables.attention[tables.attention["metric"] == "attention_score"]
+    words = ", ".join(
+        f"{LABELS[arm]} {together(rows, 1, 3)}" for arm, rows in part.groupby("arm", sort=False)
+    )
+    moved = tables.attention_effects
+    moved = moved[moved["metric"] == "attention_score"]
+    up = int((moved["low"] > 0).sum())
+    down = int((moved["high"] < 0).sum())
     blind = tables.attention_controls.set_index("control")["value"]
     return (
-        f"**Answer:** mean attention score {words} (0 is a uniform map). BGAugment moves it by "
-        f"**{spanned(whole, 1, 3)}**{over_seeds(whole, 1, 3)}; the interval lies above zero for "
-        f"{up} and below zero for {down} of {len(each)} losses. Maps that see no network get: "
-        f"centred blob {blind['centred_gaussian']:.3f}, edge detector {blind['sobel']:.3f}."
+        f"**Answer:** mean attention score [95 % over classes] {words} (0 is a uniform map). "
+        f"BGAugment moves it by **{together(moved, 1, 3)}**; the interval lies above zero for {up} "
+        f"and below zero for {down} of {len(moved)} models. Maps that see no network get: centred "
+        f"blob {blind['centred_gaussian']:.3f}, edge detector {blind['sobel']:.3f}."
     )
 
 
@@ -225,35 +226,36 @@ def how_sure(tables: Tables) -> str:
 
 def surprises(tables: Tables) -> str:
     """What was not expected, with its number."""
+    raw = -100 * tables.change("untrained")["value"].mean()
+    base = -100 * tables.change("base")["value"].mean()
     start, end = tables.level("untrained", "clean"), tables.level("base", "clean")
-    raw = start - tables.level("untrained", "random_background")
-    base = end - tables.level("base", "random_background")
+    clean = 100 * tables.help("clean")["value"].mean()
     return (
         f"- The bias is brought along: features that never saw this data set lose {raw:.1f} of "
         f"{start:.1f} points ({raw / start:.0%}) when the background changes, trained base models "
         f"{base:.1f} of {end:.1f} ({base / end:.0%}).\n"
-        f"- On clean images BGAugment changes MAP@R by {points(tables.help('clean'))}."
+        f"- On clean images BGAugment stands {clean:+.1f} points from base, on average."
     )
 
 
 def main_finding(tables: Tables) -> str:
     """The one sentence of the study."""
-    words = []
-    for arm in ("base", "bgaugment"):
-        rows = tables.change(arm)
-        lost = spanned(rows[rows["loss"] == ALL].iloc[0], -100)
-        words.append(f"{lost} of {tables.level(arm, 'clean'):.1f}")
-    return f"A new background takes {words[0]} points of MAP@R; with BGAugment {words[1]}"
+    base, moved = tables.change("base"), tables.change("bgaugment")
+    return (
+        f"A new background takes {-100 * base['value'].mean():.1f} of "
+        f"{tables.level('base', 'clean'):.1f} points of MAP@R; with BGAugment "
+        f"{-100 * moved['value'].mean():.1f} of {tables.level('bgaugment', 'clean'):.1f}"
+    )
 
 
-def headline_figure(tables: Tables, title: str) -> Figure:
+def headline_figure(effects: pd.DataFrame, title: str) -> Figure:
     """Change of MAP@R under a random background, one mark a model, bars over classes.
 
     The seeds of a loss and arm share its line.
     """
+    found = compare.select(effects, "shifted-clean", "random_background", "both")
     arms = ("untrained", "base", "bgaugment")
-    moved = compare.select(tables.effects, "shifted-clean", "random_background", "both")
-    rows = [row for arm in arms for row in moved[moved["arm"] == arm].itertuples()]
+    rows = [row for arm in arms for row in found[found["arm"] == arm].itertuples()]
     places, names = compare.lines_of([(row.loss, row.arm, row.seed) for row in rows])
     figure, axis = plt.subplots(figsize=(7.5, 0.36 * len(names) + 1.5))
     for row in rows:
@@ -268,7 +270,8 @@ def headline_figure(tables: Tables, title: str) -> Figure:
     axis.axvline(0, color="black", lw=1)
     axis.set_xlabel("change of MAP@R in points under a new background ↑")
     n = max(row.n for row in rows)
-    headline(figure, title, f"n = {n:,} queries; bars: 95 % over classes")
+    several = " (a mark a seed)" * (found["seed"].nunique() > 1)
+    headline(figure, title, f"n = {n:,} queries; bars: 95 % over classes{several}")
     return figure
 
 
@@ -280,13 +283,7 @@ def front_page_entry(
         arm: {c: round(tables.level(arm, c), 2) for c in ("clean", "random_background")}
         for arm in ("untrained", "base", "bgaugment")
     }
-    moved = {arm: tables.change(arm) for arm in levels}
-    ends = {
-        arm: [round(100 * rows[rows["loss"] == ALL].iloc[0][name], 2) for name in ("low", "high")]
-        for arm, rows in moved.items()
-    }
-    score = tables.attention_pooled
-    score = score[(score["contrast"] == "level") & (score["loss"] == ALL)]
+    score = tables.attention[tables.attention["metric"] == "attention_score"]
     return {
         "study": study,
         "note": facts["note"],
@@ -294,8 +291,7 @@ def front_page_entry(
         "dataset": facts["dataset"],
         "finding": finding,
         "map_at_r_percent": levels,
-        "change_interval": ends,  # random background minus clean, points of MAP@R, over classes
-        "attention_score": score.set_index("arm")["value"].round(4).to_dict(),
+        "attention_score": score.groupby("arm")["value"].mean().round(4).to_dict(),
         "queries": int(tables.retrieval["n"].max()),
         "losses": sorted(set(tables.retrieval["loss"]) - {"none"}),
         "seeds": int(tables.retrieval["seed"].nunique()),

@@ -152,35 +152,19 @@ def plan(conditions: list[str], draws: int, draws_control: int) -> list[tuple[st
     ]
 
 
-def planned_for(
-    models: list[Model], planned: list[tuple[str, int]], seeds_control: int
-) -> list[list[tuple[str, int]]]:
-    """What of the plan each model is measured on: the first `seeds_control` seeds on all of it.
-
-    Later ones only on the paper's conditions, which the study's answers need for every seed.
-    """
-    if seeds_control < 1:
-        raise StudyError(f"seeds_control is {seeds_control}; give 1 or more.")
-    whole = sorted({model.seed for model in models})[:seeds_control]
-    papers = [(name, draw) for name, draw in planned if shifts.get(name).source == shifts.PAPER]
-    return [planned if model.seed in whole else papers for model in models]
-
-
 def per_query(
-    study: str, conditions: list[str], draws: int, draws_control: int, seeds_control: int, seed: int
+    study: str, conditions: list[str], draws: int, draws_control: int, seed: int
 ) -> Iterator[pd.DataFrame]:
     """Rows of every model: one a query x condition x draw x sides (clean: both sides only)."""
     models, planned = models_of(study), plan(conditions, draws, draws_control)
-    todo = planned_for(models, planned, seeds_control)
     scenes = Scenes(study, mask_source(study), train.device())
-    vectors = sum(len(part) * m.embedding for m, part in zip(models, todo, strict=True))
-    vectors *= len(scenes.store.rows("test"))
+    vectors = len(planned) * len(scenes.store.rows("test")) * sum(m.embedding for m in models)
     space_left(paths.StudyPaths(study).scratch / "embeddings", 4 * vectors)
-    for number, (model, part) in enumerate(zip(models, todo, strict=True), start=1):
+    for number, model in enumerate(models, start=1):
         name = f"{model.loss} {model.arm} seed {model.seed}"
         say(f"{study}: model {number} of {len(models)} ({name})")
         view = View(study, model, scenes, seed)
-        for condition, draw in part:
+        for condition, draw in planned:
             for sides in ("both",) if condition == "clean" else ("both", "query"):
                 yield view.table(condition, draw, sides)
 
@@ -292,16 +276,11 @@ def _repeated(part: pd.DataFrame, what: str, metric: str) -> list[float]:
 
 
 def seeds_say(rows: pd.DataFrame) -> str:
-    """What the study knows about other trainings, in words."""
-    trained = rows[rows["arm"] != "untrained"]
-    count = trained.groupby("condition")["seed"].nunique()
+    """A sentence on what the study knows about other trainings."""
+    count = rows[rows["arm"] != "untrained"].groupby("loss")["seed"].nunique()
     if count.max() == 1:
         return "One seed was trained: there is no interval over seeds."
-    few = [shifts.get(name).label for name in count.index[count < count.max()]]
-    text = f"Intervals over seeds are from {count.max()} trainings of each loss and arm."
-    if few:
-        text += f" Measured on {count.min()} of the seeds only: {', '.join(few)}."
-    return text
+    return f"Intervals over seeds are from {count.min()} to {count.max()} trainings a loss."
 
 
 def class_losses(rows: pd.DataFrame, condition: str = "random_background") -> pd.DataFrame:

@@ -19,7 +19,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
-from lib import compare, datasets, losses, made, overview, paths
+from lib import compare, datasets, losses, made, overview, paths, repeat
 from lib.errors import StudyError
 from lib.figures import COLOURS, LABELS
 from lib.files import atomic, read_json
@@ -134,13 +134,20 @@ def read_table(file: Path, columns: list[str], missing: list[str]) -> pd.DataFra
     return pd.DataFrame(columns=columns)
 
 
+def with_repeats(folder: Path, name: str, columns: list[str], missing: list[str]) -> pd.DataFrame:
+    """A table of a study, with the rows of its repeats with other seeds (lib.repeat)."""
+    stem, again = Path(name).stem, repeat.folder_of(folder)
+    files = [folder / name, *sorted(again.glob(f"{stem}_*.csv"))]
+    return pd.concat([read_table(file, columns, missing) for file in files], ignore_index=True)
+
+
 def levels(folder: Path, missing: list[str]) -> pd.DataFrame:
     """MAP@R in percent per loss and arm: columns clean, random_background.
 
     The mean over draws first, then over seeds, so that every model counts alike.
     """
     columns = [*MODEL, "seed", "condition", "sides", "metric", "value"]
-    table = read_table(folder / "retrieval.csv", columns, missing)
+    table = with_repeats(folder, "retrieval.csv", columns, missing)
     keep = (table["sides"] == "both") & (table["metric"] == "map_at_r")
     part = table[keep & table["condition"].isin(CONDITIONS)].astype({"value": float})
     models = part.groupby([*MODEL, "seed", "condition"])["value"].mean()
@@ -151,13 +158,13 @@ def levels(folder: Path, missing: list[str]) -> pd.DataFrame:
 def changes(folder: Path, missing: list[str]) -> pd.DataFrame:
     """Random background minus clean in points of MAP@R per loss and arm: change, low, high.
 
-    A row is the mean over seeds; the loss "all" is the mean over losses.
+    Over seeds the ends of the intervals are averaged too, which never makes them too narrow.
     """
     columns = ["contrast", *MODEL, "condition", "sides", "metric", "value", "low", "high"]
-    table = read_table(folder / "pooled.csv", columns, missing)
+    table = with_repeats(folder, "effects.csv", columns, missing)
     rows = compare.select(table, "shifted-clean", "random_background", "both")
-    values = rows.set_index(MODEL)[["value", "low", "high"]].astype(float)
-    return 100 * values.rename(columns={"value": "change"})
+    values = rows.astype(dict.fromkeys(("value", "low", "high"), float)).groupby(MODEL)
+    return 100 * values[["value", "low", "high"]].mean().rename(columns={"value": "change"})
 
 
 def published(facts: Path, dataset: str, missing: list[str]) -> pd.DataFrame:
@@ -329,7 +336,7 @@ def _environment() -> Environment:
 
 
 def build(reports: Path, facts: Path) -> Path:
-    """Write the front page `reports/index.html`; photographs come before the rendered demo.
+    """Write the front page `reports/index.html`; in the paper's order, the rendered demo last.
 
     Args:
         reports: the folder with `summaries/<study>.json` and one folder a study.

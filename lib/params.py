@@ -1,6 +1,7 @@
 """The studies of params.yaml: read, checked, handed to the notebooks section by section.
 
-`python -m lib.params` checks what every stage relies on: the lists `run` and `losses`.
+`python -m lib.params` sees to what every stage relies on: the lists `run` and `losses`, and a
+folder for the tables of repeats, which may be empty.
 """
 
 import difflib
@@ -91,6 +92,7 @@ def main() -> int:
     """The command line. Returns 0, or 2 where params.yaml cannot be run."""
     try:
         check_lists(everything())
+        (paths.REPORTS / "repeats").mkdir(parents=True, exist_ok=True)
     except StudyError as error:
         print(error, file=sys.stderr)
         return 2

@@ -9,6 +9,8 @@ import pytest
 from lib import against, paths
 from lib.answers import Tables
 
+KEYS = {"seed": 0, "metric": "map_at_r", "sides": "both"}
+
 
 def paper(file: str, column: str) -> dict[tuple[str, ...], float]:
     with open(paths.FACTS / file, encoding="utf-8") as stream:
@@ -21,27 +23,26 @@ def paper(file: str, column: str) -> dict[tuple[str, ...], float]:
 @pytest.fixture
 def tables() -> Tables:
     """One loss; base loses 0.05 (surely), BGAugment gains 0.01 (not surely) under the shift."""
-    rows = [
+    effects = [
         ("shifted-clean", "base", "random_background", -0.05, -0.06, -0.04),
         ("shifted-clean", "bgaugment", "random_background", 0.01, -0.01, 0.03),
         ("bgaugment-base", "bgaugment", "random_background", 0.03, 0.02, 0.04),
         ("bgaugment-base", "bgaugment", "clean", -0.02, -0.03, -0.01),
-        ("level", "base", "random_background", 0.2, 0.1, 0.3),
     ]
     columns = ["contrast", "arm", "condition", "value", "low", "high"]
-    known = {"n": 9, "seeds": 1, "metric": "map_at_r", "sides": "both"}
-    one = pd.DataFrame(rows, columns=columns).assign(loss="triplet", **known)
-    score = {"loss": "triplet", "low": 0.1, "high": 0.3, "seeds": 1}
-    scores = [
-        {**score, "contrast": "level", "arm": "base", "value": 0.2},
-        {**score, "contrast": "bgaugment-base", "arm": "bgaugment", "value": 0.2},
-    ]
-    attention, none = pd.DataFrame(scores), pd.DataFrame()
+    effects = pd.DataFrame(effects, columns=columns).assign(loss="triplet", n=9, **KEYS)
+    levels = pd.DataFrame({"arm": ["base", "base"], "value": [0.1, 0.3], "draw": [0, 1]})
+    levels = levels.assign(loss="triplet", condition="random_background", low=0.0, high=0.4, **KEYS)
+    score = {"method": "smoothgrad", "target": "distance_to_black", "metric": "attention_score"}
+    score |= {"loss": "triplet", "seed": 0, "low": 0.1, "high": 0.3}
+    attention = pd.DataFrame([{**score, "arm": "base", "value": 0.2}])
+    attention = pd.concat([attention, attention.assign(target="similarity_to_nearest", value=0.9)])
+    moved = pd.DataFrame([{**score, "value": 0.2}])
+    none = pd.DataFrame()
     return Tables(
-        retrieval=none, effects=none, attention=none, attention_effects=none,
-        attention_controls=none, attention_methods=none, masks=none, mask_sensitivity=none,
-        pooled=pd.concat([one, one.assign(loss="all", value=0.7)]),
-        attention_pooled=pd.concat([attention, attention.assign(loss="all", value=0.7)]),
+        retrieval=levels, effects=effects, background_gap=none, attention=attention,
+        attention_effects=moved, attention_controls=none, attention_methods=none, masks=none,
+        mask_sensitivity=none,
     )  # fmt: skip
 
 
@@ -63,7 +64,7 @@ def test_effects_stand_beside_the_papers(tables: Tables) -> None:
     assert cells["paper"][against.LOOK, "bgaugment"] == pytest.approx(expected)
 
 
-def test_levels_stand_beside_the_papers(tables: Tables) -> None:
+def test_levels_are_means_over_draws_and_of_the_papers_own_score(tables: Tables) -> None:
     cells = against.levels(tables, "cub200").set_index("measure")
     assert cells["ours"]["MAP@R, %"] == pytest.approx(20)
     assert cells["ours"]["attention score"] == pytest.approx(0.2)

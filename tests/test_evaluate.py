@@ -113,7 +113,7 @@ def test_several_seeds_have_an_interval() -> None:
     table = evaluate.intervals(rows)
     seeds = table[(table["covers"] == "seeds") & (table["arm"] == "base")]
     assert (seeds["n"] == 3).all() and seeds["low"].notna().all()
-    assert "from 3 trainings" in evaluate.seeds_say(rows)
+    assert "from 3 to 3" in evaluate.seeds_say(rows)
     shown = compare.interval_table(table, "random_background")
     assert len(shown) == 1 + 2 * 3 and shown.index[1] == "Triplet, base, seed 0"
     assert shown.iloc[1]["seeds", "low"] == shown.iloc[3]["seeds", "low"]
@@ -227,7 +227,7 @@ def test_scores_are_computed_once_and_anew_for_other_pictures(study: str, models
 
 def test_every_model_condition_and_side_has_its_rows(study: str, models: list) -> None:
     models.pop()
-    rows = pd.concat(evaluate.per_query(study, ["clean", "random_background"], 2, 1, 1, 0))
+    rows = pd.concat(evaluate.per_query(study, ["clean", "random_background"], 2, 1, 0))
     counts = rows.groupby(["arm", "condition", "sides", "draw"]).size()
     assert len(counts) == 3 * (1 + 2 * 2) and (counts == 12).all()
 

@@ -31,7 +31,7 @@ TINY = {
         "conditions": ["clean", "random_background", "same_class_background",
                        "other_class_background", "own_background", "foreground_only",
                        "background_only"],
-        "draws": 2, "draws_control": 1, "seeds_control": 1, "mask_variants": ["eroded"],
+        "draws": 2, "draws_control": 1, "mask_variants": ["eroded"],
     },
     "attention": {"images": 6, "copies": 2, "noise": 0.15, "seed": 0, "images_methods": 6,
                   "images_checks": 6, "copies_levels": [1, 2], "noise_levels": [0.15, 0.3]},
@@ -54,17 +54,19 @@ class Clone:
         """Write params.yaml with `section={key: value}` changed."""
         study = {part: {**values, **changes.get(part, {})} for part, values in TINY.items()}
         content = {"run": ["tiny"], "losses": LOSSES, "studies": {"tiny": study}}
+        content["repeat"] = {"studies": ["tiny"], "seeds": [1]}
         (self.root / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
 
-    def repro(self) -> list[str]:
-        """Run `dvc repro`; the names of the stages that ran."""
+    def repro(self, *targets: str) -> list[str]:
+        """Run `dvc repro` as make does; the names of the stages that ran."""
         environment = {
             **os.environ, "OMP_NUM_THREADS": "1", "NUMBA_DISABLE_JIT": "1", "PYTHONHASHSEED": "0",
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         }  # fmt: skip
         environment.pop("PYTHONPATH", None)
+        subprocess.run([sys.executable, "-m", "lib.params"], cwd=self.root, check=True)
         done = subprocess.run(
-            [sys.executable, "-m", "dvc", "repro"],
+            [sys.executable, "-m", "dvc", "repro", *targets],
             cwd=self.root, env=environment, capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
@@ -80,8 +82,9 @@ class Clone:
 def _tracked() -> list[str]:
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
     listed = subprocess.run(command, cwd=paths.ROOT, capture_output=True, text=True, check=True)
-    kept = [name for name in listed.stdout.splitlines() if not name.startswith("reports/")]
-    return [name for name in kept if name != "dvc.lock" and (paths.ROOT / name).is_file()]
+    made = ("reports/", "dvc.lock", "repeat/dvc.lock", "dial/dvc.lock")
+    kept = [name for name in listed.stdout.splitlines() if not name.startswith(made)]
+    return [name for name in kept if (paths.ROOT / name).is_file()]
 
 
 @pytest.fixture(scope="module")
@@ -234,3 +237,30 @@ def test_from_nothing_again_gives_the_same_bytes(clone: Clone) -> None:
     clone.repro()
     after = clone.bytes_of(*what)
     assert [name for name in before if before[name] != after.get(name)] == []
+
+
+def test_another_seed_is_trained_and_enters_the_answers(clone: Clone) -> None:
+    first = pd.read_csv(clone.reports / "effects.csv")
+    assert clone.repro("repeat/dvc.yaml") == ["repeat/dvc.yaml:repeat@tiny-1"]
+    folder = clone.root / "reports" / "repeats" / "tiny"
+    table = pd.read_csv(folder / "retrieval_1.csv")
+    assert set(table["condition"]) == {"clean", "random_background"} and set(table["seed"]) == {1}
+    assert len(table) == 4 * 3 * (1 + 2 * 2)  # models, metrics, clean and draws x sides
+    training = pd.read_csv(folder / "training_1.csv")
+    assert len(training) == len(LOSSES) * 2 * 2 * 2 and set(training["seed"]) == {1}
+    assert clone.repro() == ["report@tiny", "index"]
+    assert clone.repro() == [] and clone.repro("repeat/dvc.yaml") == []
+    key = {"contrast": "shifted-clean", "condition": "random_background", "sides": "both"}
+    key |= {"metric": "map_at_r", "arm": "base"}
+    both = pd.concat([first, pd.read_csv(folder / "effects_1.csv")])
+    found = both.loc[np.logical_and.reduce([both[name] == what for name, what in key.items()])]
+    assert sorted(found["seed"]) == [0, 0, 1, 1]
+    answers = json.loads((clone.reports / "answers.json").read_text())
+    assert answers["seeds"] == 2
+    said = f"takes {-100 * found['value'].mean():.1f} of"
+    assert (
+        said in answers["finding"]
+        and answers["finding"] in (clone.root / "reports" / "index.html").read_text()
+    )
+    page = (clone.reports / "08_repeat_1.html").read_text()
+    assert "Trained again with seed 1" in page and "Traceback" not in page

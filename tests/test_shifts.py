@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -163,17 +161,6 @@ def test_the_plan_needs_clean_and_draws_only_where_chance_is() -> None:
         evaluate.plan(["random_background"], 1, 1)
     with pytest.raises(StudyError, match="unknown condition 'clear'"):
         evaluate.plan(["clean", "clear"], 1, 1)
-
-
-def test_later_seeds_are_measured_on_the_papers_conditions() -> None:
-    plan = evaluate.plan(["clean", "blurred_background", "random_background"], 2, 1)
-    model = evaluate.Model("triplet", "base", 0, "trunk", 8, 32, "f32", None)
-    models = [replace(model, seed=seed) for seed in (0, 5, 3)]
-    few = [pair for pair in plan if pair[0] != "blurred_background"]
-    assert evaluate.planned_for(models, plan, 1) == [plan, few, few]
-    assert evaluate.planned_for(models, plan, 2) == [plan, few, plan]  # the first two are 0 and 3
-    with pytest.raises(StudyError, match="seeds_control is 0"):
-        evaluate.planned_for(models, plan, 0)
 
 
 class Counting(torch.nn.Module):

@@ -1,0 +1,89 @@
+"""Repeats with other seeds: tables joined and averaged by hand; trained by tests/test_pipeline."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lib import answers, repeat
+from lib.errors import StudyError
+from lib.scenes import Scenes
+
+
+def effects(seed: int, base: list[float], moved: list[float]) -> pd.DataFrame:
+    """Two losses: change of base and of BGAugment, and the gain of BGAugment by 0.01."""
+    rows = [
+        {"loss": loss, "arm": arm, "contrast": contrast, "value": value}
+        for number, loss in enumerate(("triplet", "arcface"))
+        for arm, contrast, value in (
+            ("base", "shifted-clean", base[number]),
+            ("bgaugment", "shifted-clean", moved[number]),
+            ("bgaugment", "bgaugment-base", 0.01 * (1 + seed)),
+        )
+    ]
+    same = {"seed": seed, "condition": "random_background", "sides": "both", "metric": "map_at_r"}
+    table = pd.DataFrame(rows).assign(n=9, **same)
+    return table.assign(low=table["value"] - 0.02, high=table["value"] + 0.04)
+
+
+FIRST, AGAIN = effects(0, [-0.08, -0.06], [-0.02, -0.04]), effects(1, [-0.09, -0.11], [0.0, -0.02])
+
+
+def test_a_study_is_read_with_its_repeats_and_no_other(tmp_path: Path) -> None:
+    for place, table in (
+        ("s/effects", FIRST), ("repeats/s/effects_1", AGAIN), ("repeats/s-2/effects_1", AGAIN),
+        ("repeats/s/retrieval_1", AGAIN),
+    ):  # fmt: skip
+        file = tmp_path / f"{place}.csv"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        table.to_csv(file, index=False)
+    found = repeat.joined(tmp_path / "s", "effects")
+    assert len(found) == len(FIRST) + len(AGAIN) and list(found["seed"].unique()) == [0, 1]
+    (tmp_path / "s" / "masks.csv").write_text("source\nu2netp\n")
+    assert len(repeat.joined(tmp_path / "s", "masks")) == 1  # not measured again
+
+
+def test_means_by_seed_and_their_interval() -> None:
+    table = repeat.by_seed(pd.concat([FIRST, AGAIN]))
+    assert table.loc[0].to_numpy() == pytest.approx([-7, -3, 1])
+    assert table.loc[1].to_numpy() == pytest.approx([-10, -1, 2])
+    found = repeat.over_seeds(table)
+    half = 12.706 * np.std([-7, -10], ddof=1) / np.sqrt(2)  # Student's t, one degree
+    expected = [-8.5, -8.5 - half, -8.5 + half, 2]
+    assert found.loc["base"].to_numpy() == pytest.approx(expected, abs=0.01)
+    said = repeat.finding(table, 1)
+    assert "base 10.0 points of MAP@R (before: 7.0), BGAugment 1.0 points" in said
+    assert repeat.over_seeds(table.loc[[0]])["low"].isna().all()
+
+
+def test_answers_give_both_intervals() -> None:
+    both = pd.concat([FIRST, AGAIN])
+    rows = both[(both["arm"] == "base")]
+    half = 12.706 * np.std([7, 10], ddof=1) / np.sqrt(2)
+    seeds = f"[{8.5 - half:.1f}, {8.5 + half:.1f}], 2 seeds"
+    assert answers.points(rows, -1) == (
+        "**8.5 [4.5, 10.5] points** (6.0 to 11.0 over 4 models, beyond zero in 4; other "
+        f"trainings: {seeds})"
+    )
+    assert answers.points(rows[:1]) == "**-8.0 [-10.0, -4.0] points**"
+    assert answers.points(rows[:0]) == "not measured"
+
+
+def test_the_start_and_the_epoch_that_was_kept() -> None:
+    rows = [
+        ("base", "clean", 0, 0.10), ("base", "clean", 1, 0.30), ("base", "clean", 2, 0.20),
+        ("base", "random_background", 1, 0.99), ("bgaugment", "clean", 1, 0.98),
+        ("bgaugment", "random_background", 0, 0.05), ("bgaugment", "random_background", 1, 0.06),
+    ]  # fmt: skip
+    history = pd.DataFrame(rows, columns=["arm", "condition", "epoch", "map_at_r"])
+    history = history.assign(loss="triplet", best=history["arm"].map({"base": 1, "bgaugment": 0}))
+    found = repeat.learned(history)
+    assert found.loc["triplet", "base"].to_numpy() == pytest.approx([10, 30, 1])
+    assert found.loc["triplet", "bgaugment"].to_numpy() == pytest.approx([5, 5, 0])
+
+
+def test_the_studys_own_seed_is_refused(study: str) -> None:
+    scenes = Scenes(study, "drawn", "cpu")
+    with pytest.raises(StudyError, match="itself has seed 0"):
+        repeat.train_again(study, 0, ["triplet"], scenes, {"seeds": [0], "p": 1.0})
