@@ -32,7 +32,7 @@ def test_every_table_is_in_the_row_of_its_notebook() -> None:
         told[stem] = set(re.findall(r"`(\w+\.csv)`", row))
     assert told["03_train"] == {"training.csv"}
     told["06_report"] |= told.pop("03_train")
-    for file in ("dvc.yaml", "dial/dvc.yaml"):
+    for file in ("dvc.yaml", "dial/dvc.yaml", "repeat/dvc.yaml"):
         for stage in yaml.safe_load((paths.ROOT / file).read_text())["stages"].values():
             if (stem := stage["cmd"].split()[3:4]) and stem[0] in told:
                 outs = re.findall(r"reports/[^'\"]+/(\w+\.csv)", str(stage["outs"]))
@@ -48,7 +48,7 @@ def test_named_studies_exist() -> None:
 
 def test_notebooks_open_alike() -> None:
     files = sorted(paths.NOTEBOOKS.glob("*.ipynb"))
-    assert len(files) == 7
+    assert len(files) == 8
     for file in files:
         first, second = nbformat.read(file, as_version=4).cells[:2]
         assert first.source.startswith("# ") and second.metadata["tags"] == ["parameters"]
