@@ -28,7 +28,8 @@ dial: $(STAMP) ## run the study of the bias dial on drawn pictures, to reports/d
 
 repeat: $(STAMP) ## train studies again with other seeds (`repeat` in params.yaml), then report
 	@git rev-parse --git-dir >/dev/null 2>&1 || $(ENV) dvc config --local core.no_scm true
-	@$(ENV) dvc repro $(ARGS) repeat/dvc.yaml && $(MAKE) --no-print-directory repro
+	@$(MAKE) --no-print-directory repro && $(ENV) dvc repro $(ARGS) repeat/dvc.yaml && \
+	$(MAKE) --no-print-directory repro
 
 test: $(STAMP) ## run the tests
 	@$(ENV) OMP_NUM_THREADS=1 python -m pytest -q -n 2 --dist loadfile -m "not long" $(ARGS)

@@ -93,6 +93,8 @@ def agreement(cells: pd.DataFrame) -> str:
     sure = other[(other["low"] > 0) | (other["high"] < 0)]
     text = f"**Answer:** the sign agrees in {int(agrees.sum())} of {len(cells)} effects. "
     text += "; ".join(words) + "."
+    unsure = cells[agrees & (cells["low"] <= 0) & (cells["high"] >= 0)]
+    text += f" Of those that agree, {len(unsure)} have an interval that includes zero."
     if len(other):
         text += f" Of the {len(other)} that disagree, {len(sure)} have an interval beyond zero."
     return text

@@ -13,6 +13,7 @@ from lib.figures import COLOURS, LABELS, MARKERS, headline, plt
 from lib.files import digest
 
 ENDS = ("value", "low", "high")
+BLOB = "centred_gaussian"  # the control that looks at the middle of every picture
 
 
 @dataclass(frozen=True)
@@ -188,11 +189,14 @@ def attention(tables: Tables) -> str:
     up = int((moved["low"] > 0).sum())
     down = int((moved["high"] < 0).sum())
     blind = tables.attention_controls.set_index("control")["value"]
+    means = part.groupby("arm")["value"].mean()
+    above = [LABELS[arm] for arm in ("base", "bgaugment") if means[arm] > blind[BLOB]]
     return (
         f"**Answer:** mean attention score [95 % over classes] {words} (0 is a uniform map). "
         f"BGAugment moves it by **{together(moved, 1, 3)}**; the interval lies above zero for {up} "
         f"and below zero for {down} of {len(moved)} models. Maps that see no network get: centred "
-        f"blob {blind['centred_gaussian']:.3f}, edge detector {blind['sobel']:.3f}."
+        f"blob {blind[BLOB]:.3f}, edge detector {blind['sobel']:.3f}; above the blob, on average: "
+        f"{' and '.join(above) or 'none of the arms'}."
     )
 
 
@@ -231,7 +235,7 @@ def surprises(tables: Tables) -> str:
     start, end = tables.level("untrained", "clean"), tables.level("base", "clean")
     clean = 100 * tables.help("clean")["value"].mean()
     return (
-        f"- The bias is brought along: features that never saw this data set lose {raw:.1f} of "
+        f"- The bias is brought along: features not trained on this data set lose {raw:.1f} of "
         f"{start:.1f} points ({raw / start:.0%}) when the background changes, trained base models "
         f"{base:.1f} of {end:.1f} ({base / end:.0%}).\n"
         f"- On clean images BGAugment stands {clean:+.1f} points from base, on average."
@@ -239,12 +243,11 @@ def surprises(tables: Tables) -> str:
 
 
 def main_finding(tables: Tables) -> str:
-    """The one sentence of the study."""
-    base, moved = tables.change("base"), tables.change("bgaugment")
+    """The one sentence of the study, with 95 % intervals over classes."""
+    lost = {arm: together(tables.change(arm), -100) for arm in ("base", "bgaugment")}
     return (
-        f"A new background takes {-100 * base['value'].mean():.1f} of "
-        f"{tables.level('base', 'clean'):.1f} points of MAP@R; with BGAugment "
-        f"{-100 * moved['value'].mean():.1f} of {tables.level('bgaugment', 'clean'):.1f}"
+        f"A new background takes {lost['base']} of {tables.level('base', 'clean'):.1f} points of "
+        f"MAP@R; with BGAugment {lost['bgaugment']} of {tables.level('bgaugment', 'clean'):.1f}"
     )
 
 
@@ -291,6 +294,10 @@ def front_page_entry(
         "dataset": facts["dataset"],
         "finding": finding,
         "map_at_r_percent": levels,
+        "gain_points": {
+            kind: [round(100 * tables.help(kind)[end].mean(), 4) for end in ENDS]
+            for kind in ("random_background", "clean")
+        },
         "attention_score": score.groupby("arm")["value"].mean().round(4).to_dict(),
         "queries": int(tables.retrieval["n"].max()),
         "losses": sorted(set(tables.retrieval["loss"]) - {"none"}),

@@ -359,9 +359,12 @@ def build(reports: Path, facts: Path) -> Path:
     finding = overview.write(studies, reports)
     first = picture(reports / "overview.png", finding) if finding else None
     first = replace(first, address="overview.png") if first else None
+    gains = overview.gains(overview.chosen(studies)) if first else ""
     page = _environment().get_template("gallery.html.j2")
     more = others(reports, {study.name for study in studies})
-    text = page.render(studies=studies, others=more, first=first, colours=COLOURS, labels=LABELS)
+    text = page.render(
+        studies=studies, others=more, first=first, gains=gains, colours=COLOURS, labels=LABELS
+    )
     with atomic(reports / "index.html") as temporary:
         temporary.write_text(text.rstrip("\n") + "\n", encoding="utf-8")
     return reports / "index.html"

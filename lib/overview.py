@@ -60,6 +60,21 @@ def _lost(study: "Study", arm: str) -> str:
     return f"{-drop:.1f} [{-least:.1f}, {-most:.1f}] of {clean:.1f} on {subject(study)}"
 
 
+def gains(studies: list["Study"]) -> str:
+    """What BGAugment adds to base, on new backgrounds and on clean pictures, [95 %] each.
+
+    From `gain_points` of the studies' summaries; empty where one has none.
+    """
+    if not all(study.entry.get("gain_points") for study in studies):
+        return ""
+    words = []
+    for condition, place in (("random_background", "on new backgrounds"), ("clean", "clean")):
+        found = [(study.entry["gain_points"][condition], subject(study)) for study in studies]
+        told = [f"{v:+.1f} [{lo:.1f}, {hi:.1f}] on {name}" for (v, lo, hi), name in found]
+        words.append(f"{place} {' and '.join(told)}")
+    return f"BGAugment against base, points of MAP@R: {'; '.join(words)}"
+
+
 def figure(studies: list["Study"]) -> Figure:
     """One panel a study; lines are losses, marks arms, bars 95 % over classes."""
     names = list(dict.fromkeys(name for study in studies for name, _ in study.rows))
@@ -67,14 +82,16 @@ def figure(studies: list["Study"]) -> Figure:
     drawn, axes = plt.subplots(1, len(studies), figsize=size, sharey=True, squeeze=False)
     for axis, study in zip(axes[0], studies, strict=True):
         _panel(axis, study, names)
-    axes[0, 0].set_yticks(range(len(names)), [name or "ImageNet trunk" for name in names])
+    axes[0, 0].set_yticks(range(len(names)), [name or LABELS["untrained"] for name in names])
     axes[0, 0].invert_yaxis()
     arms = ("untrained", "base", "bgaugment")
     styles = [{"color": COLOURS[a], "marker": MARKERS[a], "label": LABELS[a]} for a in arms]
     marks = [plt.Line2D([], [], ls="", **style) for style in styles]
     drawn.legend(handles=marks, loc="outside lower center", ncols=3)
     seeds = "/".join(sorted({str(study.entry.get("seeds")) for study in studies}))
-    note = f"one mark a loss and arm, {seeds} seed(s); bars: 95 % over classes; further left: worse"
+    trained = f"mean of {seeds} seeds" if seeds != "1" else "one seed"
+    note = f"one mark a loss and arm, {trained}; bars: 95 % over classes; further left: worse"
+    note += "; scales differ" * (len(studies) > 1)
     headline(drawn, finding(studies), note)
     return drawn
 

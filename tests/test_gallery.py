@@ -362,7 +362,8 @@ def test_how_a_study_was_made_is_told(reports, facts) -> None:
     file.write_text(json.dumps(json.loads(file.read_text()) | {"tables_sha256": seals}))
     part = parsed(gallery.build(reports, facts)).find(id="study-cub200-cpu")
     text = " ".join(part.get_text().split())
-    assert "Finished 2026-01-03 after 2.0 minutes" in text and "Data: images 1234." in text
+    assert "Finished 2026-01-03. The last run of every page took 2.0 minutes" in text
+    assert "Data: images 1234." in text
     assert "on 2 cores (P), 25 GB of memory, no GPU, Linux, Python 3.11.7, torch 2.15.0; 2" in text
     rows = [[c.get_text() for c in row(["th", "td"])] for row in part.select("details tbody tr")]
     assert rows == [

@@ -38,10 +38,21 @@ def test_birds_come_before_cars_and_drawn_pictures_stay_out() -> None:
     )
     figure = overview.figure(found)
     labels = [tick.get_text() for tick in figure.axes[0].get_yticklabels()]
-    assert labels == ["ImageNet trunk", "Triplet", "ArcFace"]
+    assert labels == ["untrained trunk", "Triplet", "ArcFace"]
     places = [line.get_xdata()[0] for line in figure.axes[1].containers[1].lines[:1]]
     assert places == [-4]  # the cars' first trained row
     assert [study.name for study in overview.chosen(studies[2:])] == ["c"]  # nothing else to show
+
+
+def test_gains_of_all_studies_or_none() -> None:
+    birds, cars = a_study("b", "cub200", 10), a_study("a", "cars196", 4)
+    birds.entry["gain_points"] = {"random_background": [2.06, 1.4, 2.7], "clean": [-0.6, -1.3, 0]}
+    assert overview.gains([birds, cars]) == ""
+    cars.entry["gain_points"] = {"random_background": [0.2, -0.2, 0.7], "clean": [-0.5, -1.2, 0.1]}
+    assert overview.gains([birds, cars]).endswith(
+        "on new backgrounds +2.1 [1.4, 2.7] on birds and +0.2 [-0.2, 0.7] on cars; clean -0.6 "
+        "[-1.3, 0.0] on birds and -0.5 [-1.2, 0.1] on cars"
+    )
 
 
 def test_the_same_rows_give_the_same_bytes(tmp_path: Path) -> None:

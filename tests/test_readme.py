@@ -4,6 +4,7 @@ import json
 import re
 
 import nbformat
+import pandas as pd
 import yaml
 
 from lib import gallery, overview, params, paths
@@ -18,6 +19,32 @@ def test_the_sentence_under_the_figure_is_the_studies_own() -> None:
     told = README.replace("\n", " ")
     assert told.count(finding) == 2  # once for the eye, once as the picture's alternative text
     assert f"![{finding}](reports/overview.png)" in README
+    assert overview.gains(overview.chosen(studies)) in told
+
+
+def test_what_the_first_screen_says_of_losses_is_in_the_tables() -> None:
+    wanted = "metric == 'map_at_r' and sides == 'both'"
+    effects = {
+        name: pd.read_csv(paths.REPORTS / f"{name}-cpu" / "effects.csv").query(wanted)
+        for name in ("cub200", "cars196")
+    }
+
+    def sure(name: str, condition: str, sign: int) -> set[str]:
+        part = effects[name].query("contrast == 'bgaugment-base' and condition == @condition")
+        ends = part["low"] if sign > 0 else -part["high"]
+        return set(part["loss"][ends > 0])
+
+    four = {"triplet", "normalized_softmax", "contrastive", "multi_similarity"}
+    assert sure("cub200", "random_background", 1) == four
+    assert sure("cub200", "clean", -1) == {"arcface", "triplet"}
+    assert len(sure("cars196", "random_background", 1)) == 3
+    assert sure("cars196", "random_background", -1) == {"contrastive"}
+    down = effects["cub200"].query(
+        "contrast == 'shifted-clean' and condition == 'random_background'"
+    )
+    drop = down.pivot_table(index="loss", columns="arm", values="value")
+    assert (drop["bgaugment"] / drop["base"]).dropna().gt(0.5).all()
+    assert drop["untrained"].mean() <= drop["base"].mean()
 
 
 def test_the_number_to_expect_is_the_committed_demos() -> None:
