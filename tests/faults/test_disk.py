@@ -306,7 +306,7 @@ def test_too_little_room_is_said_before_a_stage(
         "data": lambda: prepare.prepare_images("new", "rendered", 40, options),
         "masks": lambda: masks.make_masks(trained, "full"),
         "train": lambda: train.fit(recipe, scenes, home / "elsewhere"),
-        "shift": lambda: next(evaluate.per_query(trained, ["clean"], 1, 1, 1, 0)),
+        "shift": lambda: next(evaluate.per_query(trained, ["clean"], 1, 1, 0)),
     }
     monkeypatch.setattr("lib.files.shutil.disk_usage", lambda _: types.SimpleNamespace(free=100))
     with pytest.raises(StudyError, match="needs .* GB, .* are free"):

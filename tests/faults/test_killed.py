@@ -12,7 +12,7 @@ import pytest
 
 from tests.test_pipeline import LOSSES, Clone
 
-KILLS = 10
+KILLS, TRIES = 10, 40
 FIRST = LOSSES[0]
 # Stage: its command (as in dvc.yaml), and what it writes.
 STAGES = {
@@ -88,19 +88,25 @@ def test_a_stage_killed_ten_times_ends_with_the_same_bytes(clone: Clone, stage: 
     begin = time.monotonic()
     assert start(clone, stage).wait() == 0
     length = time.monotonic() - begin
+    if stage == "index":
+        expected = results(clone)  # the front page tells when the other stages ran
     assert results(clone) == expected
     forget(clone, stage)
     killed = 0
-    for turn, share in enumerate(np.random.default_rng(0).uniform(0.02, 0.98, KILLS)):
+    for share in np.random.default_rng(0).uniform(0.02, 0.98, TRIES):
         process = start(clone, stage)
         time.sleep(share * length)
-        process.send_signal(signal.SIGKILL if turn % 2 else signal.SIGTERM)
+        process.send_signal(signal.SIGKILL if killed % 2 else signal.SIGTERM)
         process.communicate()
         killed += process.returncode != 0
+        if killed == KILLS:
+            break
+        if process.returncode == 0:  # it goes on from what was kept, so it may have come through
+            forget(clone, stage)
     last = start(clone, stage)
     told = last.communicate()[1].decode()
     assert last.returncode == 0, told[-3000:]
-    assert killed >= KILLS // 2
+    assert killed == KILLS
     after = results(clone)
     assert sorted(after) == sorted(expected)
     assert [name for name in expected if after[name] != expected[name]] == []
