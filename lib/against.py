@@ -9,7 +9,7 @@ from lib import compare, looks
 from lib.answers import Tables
 from lib.figures import COLOURS, LABELS, MARKERS, headline, plt
 
-COLUMNS = ["measure", "what", "loss", "arm", "ours", "low", "high", "seeds", "paper", "same_sign"]
+COLUMNS = ["measure", "what", "loss", "arm", "ours", "low", "high", "paper", "same_sign", "seeds"]
 DROP = "new background"
 ENDS = ["value", "low", "high"]
 LINE = ["loss", "arm"]
