@@ -32,10 +32,15 @@ def _first(file: str, start: str) -> str:
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores, memory, GPU and versions of this machine."""
+    """Processor, cores, memory, GPU and versions of this machine.
+
+    `kind` tells processors apart that share a name: their sums differ in the last digits.
+    """
+    parts = {name: _first("/proc/cpuinfo", name) for name in ("cpu family", "model\t", "stepping")}
     memory = _first("/proc/meminfo", "MemTotal").split()
     return {
         "processor": _first("/proc/cpuinfo", "model name") or platform.processor(),
+        "kind": ", ".join(f"{name.strip()} {value}" for name, value in parts.items() if value),
         "cores": os.cpu_count(),
         "memory_gb": round(int(memory[0]) / 1e6) if memory else None,
         "gpu": _gpu(),

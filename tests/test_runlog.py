@@ -27,6 +27,20 @@ def test_a_machine_without_a_gpu_or_git_is_noted_all_the_same(monkeypatch) -> No
     assert runlog._first("/nowhere", "MemTotal") == ""
 
 
+def test_processors_of_one_name_are_told_apart(tmp_path: Path, monkeypatch) -> None:
+    real, kinds = runlog._first, []
+    for stepping in (1, 2):
+        file = tmp_path / f"{stepping}"
+        lines = ["model name\t: P", "cpu family\t: 25", "model\t\t: 17", f"stepping\t: {stepping}"]
+        file.write_text("\n".join(lines))
+        monkeypatch.setattr(runlog, "_first", lambda _, start, file=file: real(str(file), start))
+        kinds.append({name: runlog.machine()[name] for name in ("processor", "kind")})
+    assert kinds == [
+        {"processor": "P", "kind": f"cpu family 25, model 17, stepping {stepping}"}
+        for stepping in (1, 2)
+    ]
+
+
 def test_fingerprints_of_data_and_code_follow_what_they_seal(study: str) -> None:
     found = runlog.data(study)
     assert list(found) == ["images", "backgrounds", "masks"] and len({*found.values()}) == 3
