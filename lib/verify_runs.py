@@ -5,7 +5,8 @@
 Two clones of the last commit in a temporary folder, run by DVC without anything from before, share
 only the environment and the models that were downloaded. Every table and weight of the two must
 have the same bytes. The committed tables must be equal to them where the machine is the one that
-made them (kind of processor, cores, versions in run.json); elsewhere numbers may differ by TOLERANCE.
+made them (kind of processor, cores, versions in run.json); elsewhere numbers may differ by
+TOLERANCE.
 """
 
 import argparse
