@@ -112,7 +112,15 @@ def finding(table: pd.DataFrame, seed: int) -> str:
     """What the seed says, beside the mean of the others."""
     others = table.drop(index=seed).mean()
     words = [
-        f"{LABELS[arm]} {-table[arm][seed]:.1f} points of MAP@R (before: {-others[arm]:.1f})"
+        f"{LABELS[arm]} {-table[arm][seed]:.1f} points of MAP@R (other seeds: {-others[arm]:.1f})"
         for arm in ("base", "bgaugment")
     ]
     return f"Trained again with seed {seed}, a new background costs {', '.join(words)}"
+
+
+def seeds_finding(table: pd.DataFrame) -> str:
+    """How far the seeds lie apart (`by_seed`), in words."""
+    names = {arm: f"change of {LABELS[arm]}" for arm in ("base", "bgaugment")}
+    names["gain"] = "gain of BGAugment over base"
+    words = [f"{names[n]} {v.min():+.1f} to {v.max():+.1f}" for n, v in table.items()]
+    return f"Over {len(table)} seeds, points of MAP@R under a new background: {', '.join(words)}."

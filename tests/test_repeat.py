@@ -53,7 +53,10 @@ def test_means_by_seed_and_their_interval() -> None:
     expected = [-8.5, -8.5 - half, -8.5 + half, 2]
     assert found.loc["base"].to_numpy() == pytest.approx(expected, abs=0.01)
     said = repeat.finding(table, 1)
-    assert "base 10.0 points of MAP@R (before: 7.0), BGAugment 1.0 points" in said
+    assert "base 10.0 points of MAP@R (other seeds: 7.0), BGAugment 1.0 points" in said
+    told = repeat.seeds_finding(table)
+    assert "change of base -10.0 to -7.0, change of BGAugment -3.0 to -1.0, gain" in told
+    assert told.endswith("+1.0 to +2.0.")
     assert repeat.over_seeds(table.loc[[0]])["low"].isna().all()
 
 

@@ -68,6 +68,15 @@ def test_tables_of_another_machine_may_differ_a_little(two, change: dict, how: s
     assert [how in d.how for d in found] == ([True] if how else [])
 
 
+def test_correlations_over_a_few_models_are_not_held_to_the_tolerance(two) -> None:
+    for root, value in zip(two, (0.5, 1.0), strict=True):
+        table = pd.DataFrame({"over": ["models"], "value": [value]})
+        table.to_csv(root / "reports/s/attention_link.csv", index=False)
+    assert verify_runs.near(*two, "s", verify_runs.TOLERANCE) == []
+    table.assign(over="images").to_csv(two[1] / "reports/s/attention_link.csv", index=False)
+    assert [d.how for d in verify_runs.near(*two, "s", 1)] == ["other names in its rows"]
+
+
 def test_a_table_that_is_missing_elsewhere_is_found(two: tuple[Path, Path]) -> None:
     (two[1] / "reports/s/retrieval.csv").unlink()
     assert [d.how for d in verify_runs.near(*two, "s", 1)] == ["missing"]
