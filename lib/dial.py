@@ -17,8 +17,8 @@ from lib.progress import say
 from lib.scenes import Scenes
 
 MEASURES = {
-    "clean": "MAP@R, clean ↑",
-    "drop": "change of MAP@R under a new background ↑",
+    "clean": "MAP@R in %, clean ↑",
+    "drop": "change under a new background, points ↑",
     "attention_score": "attention score ↑",
 }
 
@@ -131,7 +131,7 @@ def finding(rows: pd.DataFrame) -> str:
 def figure(rows: pd.DataFrame, title: str) -> Figure:
     """Dose and response: one panel a measure, one line an arm, bars 95 % over seeds."""
     found = response(rows)
-    drawn, axes = plt.subplots(1, len(MEASURES), figsize=(11, 3.4))
+    drawn, axes = plt.subplots(1, len(MEASURES), figsize=(11, 3.8))
     for axis, (metric, label) in zip(axes, MEASURES.items(), strict=True):
         scale = 1 if metric == "attention_score" else 100
         for arm, part in found[found["metric"] == metric].groupby("arm", sort=False):
@@ -141,8 +141,13 @@ def figure(rows: pd.DataFrame, title: str) -> Figure:
                 part["bias"], value, error, color=COLOURS[arm], marker=MARKERS[arm], capsize=3,
                 label=LABELS[arm],
             )  # fmt: skip
-        axis.set(title=label, xlabel="bias of training")
-        axis.title.set_fontsize(9)
-    axes[0].legend(fontsize=8)
-    headline(drawn, title, f"{found['seeds'].max()} seeds a point; bars: 95 % over seeds")
+        axis.set_title(label, fontsize=9)
+        axis.set_xlabel("bias of training")
+    handles, labels = axes[0].get_legend_handles_labels()
+    drawn.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+    headline(
+        drawn,
+        title,
+        f"{found['seeds'].max()} seeds a point; bars: 95 % over seeds (none for the trunk)",
+    )
     return drawn

@@ -7,7 +7,7 @@ import nbformat
 import pandas as pd
 import yaml
 
-from lib import gallery, overview, params, paths
+from lib import dial, gallery, overview, params, paths
 
 README = (paths.ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -45,6 +45,11 @@ def test_what_the_first_screen_says_of_losses_is_in_the_tables() -> None:
     drop = down.pivot_table(index="loss", columns="arm", values="value")
     assert (drop["bgaugment"] / drop["base"]).dropna().gt(0.5).all()
     assert drop["untrained"].mean() <= drop["base"].mean()
+
+
+def test_the_dials_finding_is_the_tables() -> None:
+    found = dial.finding(pd.read_csv(paths.REPORTS / "dial" / "dial.csv"))
+    assert found[0].lower() + found[1:] in README.replace("\n  ", " ")
 
 
 def test_the_number_to_expect_is_the_committed_demos() -> None:
