@@ -257,7 +257,7 @@ def test_another_seed_is_trained_and_enters_the_answers(clone: Clone) -> None:
     assert sorted(found["seed"]) == [0, 0, 1, 1]
     answers = json.loads((clone.reports / "answers.json").read_text())
     assert answers["seeds"] == 2
-    said = f"takes {-100 * found['value'].mean():.1f} of"
+    said = f"takes {-100 * found['value'].mean():.1f} ["
     assert (
         said in answers["finding"]
         and answers["finding"] in (clone.root / "reports" / "index.html").read_text()
