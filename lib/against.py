@@ -6,12 +6,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lib import compare, looks
-from lib.answers import Tables
+from lib.answers import ENDS, Tables
 from lib.figures import COLOURS, LABELS, MARKERS, headline, plt
 
 COLUMNS = ["measure", "what", "loss", "arm", "ours", "low", "high", "paper", "same_sign", "seeds"]
 DROP = "new background"
-ENDS = ["value", "low", "high"]
 LINE = ["loss", "arm"]
 HELP = {"random_background": "BGAugment gain, new background", "clean": "BGAugment gain, clean"}
 LOOK = "BGAugment gain, attention"

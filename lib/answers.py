@@ -12,7 +12,7 @@ from lib.errors import StudyError
 from lib.figures import COLOURS, LABELS, MARKERS, headline, plt
 from lib.files import digest
 
-ENDS = ("value", "low", "high")
+ENDS = ["value", "low", "high"]
 BLOB = "centred_gaussian"  # the control that looks at the middle of every picture
 
 
@@ -54,13 +54,17 @@ class Tables:
         return compare.select(self.effects, "bgaugment-base", condition, sides)
 
     def levels(self, arm: str, condition: str) -> pd.DataFrame:
-        """Rows of an arm's MAP@R under a condition (both sides), one a model and draw."""
+        """MAP@R of an arm's models under a condition (both sides): one row a model, over draws.
+
+        Over draws first: seeds may have different numbers of them, and count alike.
+        """
         part = self.retrieval
         keep = (part["arm"] == arm) & (part["condition"] == condition)
-        return part[keep & (part["sides"] == "both") & (part["metric"] == "map_at_r")]
+        part = part[keep & (part["sides"] == "both") & (part["metric"] == "map_at_r")]
+        return part.groupby(["loss", "seed"], sort=False)[ENDS].mean()
 
     def level(self, arm: str, condition: str) -> float:
-        """Mean MAP@R in percent of an arm under a condition (both sides), over models and draws."""
+        """Mean MAP@R in percent of an arm's models under a condition (both sides)."""
         return 100 * self.levels(arm, condition)["value"].mean()
 
 

@@ -114,17 +114,22 @@ def slopes(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def finding(rows: pd.DataFrame) -> str:
-    """The answer in one sentence."""
-    low, high = rows["bias"].min(), rows["bias"].max()
-    level = response(rows).set_index(["arm", "metric", "bias"])["value"]
-    words = [
-        f"{LABELS[arm]} from {-100 * level[arm, 'drop', low]:.1f} to "
-        f"{-100 * level[arm, 'drop', high]:.1f}"
-        for arm in ("base", "bgaugment")
-    ]
+    """The answer in one sentence: paired changes with their 95 % interval over seeds."""
+    change = slopes(rows).set_index(["metric", "arm"])
+
+    def told(metric: str, scale: float, digits: int) -> str:
+        words = []
+        for arm in ("base", "bgaugment"):
+            row = change.loc[(metric, arm)]
+            low, high = sorted((scale * row["low"], scale * row["high"]))
+            moved = f"{scale * row['value']:+.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+            words.append(f"{moved} ({LABELS[arm]})")
+        return " and ".join(words)
+
     return (
-        f"As the bias of training goes from {low:g} to {high:g}, a new background costs "
-        f"{' points of MAP@R, '.join(words)}"
+        f"As the bias of training goes from {rows['bias'].min():g} to {rows['bias'].max():g}, the "
+        f"cost of a new background moves by {told('drop', -100, 1)} points of MAP@R, the attention "
+        f"score by {told('attention_score', 1, 3)}"
     )
 
 
@@ -145,9 +150,6 @@ def figure(rows: pd.DataFrame, title: str) -> Figure:
         axis.set_xlabel("bias of training")
     handles, labels = axes[0].get_legend_handles_labels()
     drawn.legend(handles, labels, loc="outside lower center", ncols=len(labels))
-    headline(
-        drawn,
-        title,
-        f"{found['seeds'].max()} seeds a point; bars: 95 % over seeds (none for the trunk)",
-    )
+    seeds = found["seeds"].max()
+    headline(drawn, title, f"{seeds} seeds a point; bars, brackets: 95 % over seeds")
     return drawn

@@ -134,11 +134,10 @@ def read_table(file: Path, columns: list[str], missing: list[str]) -> pd.DataFra
     return pd.DataFrame(columns=columns)
 
 
-def with_repeats(folder: Path, name: str, columns: list[str], missing: list[str]) -> pd.DataFrame:
+def with_repeats(folder: Path, table: str, columns: list[str], missing: list[str]) -> pd.DataFrame:
     """A table of a study, with the rows of its repeats with other seeds (lib.repeat)."""
-    stem, again = Path(name).stem, repeat.folder_of(folder)
-    files = [folder / name, *sorted(again.glob(f"{stem}_*.csv"))]
-    return pd.concat([read_table(file, columns, missing) for file in files], ignore_index=True)
+    parts = [read_table(file, columns, missing) for file in repeat.files_of(folder, table)]
+    return pd.concat(parts, ignore_index=True)
 
 
 def levels(folder: Path, missing: list[str]) -> pd.DataFrame:
@@ -147,7 +146,7 @@ def levels(folder: Path, missing: list[str]) -> pd.DataFrame:
     The mean over draws first, then over seeds, so that every model counts alike.
     """
     columns = [*MODEL, "seed", "condition", "sides", "metric", "value"]
-    table = with_repeats(folder, "retrieval.csv", columns, missing)
+    table = with_repeats(folder, "retrieval", columns, missing)
     keep = (table["sides"] == "both") & (table["metric"] == "map_at_r")
     part = table[keep & table["condition"].isin(CONDITIONS)].astype({"value": float})
     models = part.groupby([*MODEL, "seed", "condition"])["value"].mean()
@@ -161,7 +160,7 @@ def changes(folder: Path, missing: list[str]) -> pd.DataFrame:
     Over seeds the ends of the intervals are averaged too, which never makes them too narrow.
     """
     columns = ["contrast", *MODEL, "condition", "sides", "metric", "value", "low", "high"]
-    table = with_repeats(folder, "effects.csv", columns, missing)
+    table = with_repeats(folder, "effects", columns, missing)
     rows = compare.select(table, "shifted-clean", "random_background", "both")
     values = rows.astype(dict.fromkeys(("value", "low", "high"), float)).groupby(MODEL)
     return 100 * values[["value", "low", "high"]].mean().rename(columns={"value": "change"})

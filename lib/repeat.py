@@ -26,10 +26,14 @@ def folder_of(folder: Path) -> Path:
     return folder.parent / "repeats" / folder.name
 
 
+def files_of(folder: Path, table: str) -> list[Path]:
+    """The file of a table of the study in `folder`, then those of its repeats."""
+    return [folder / f"{table}.csv", *sorted(folder_of(folder).glob(f"{table}_*.csv"))]
+
+
 def joined(folder: Path, table: str) -> pd.DataFrame:
     """A table of the study in `folder`, with the rows of its repeats below it."""
-    files = [folder / f"{table}.csv", *sorted(folder_of(folder).glob(f"{table}_*.csv"))]
-    return pd.concat([pd.read_csv(file) for file in files], ignore_index=True)
+    return pd.concat(map(pd.read_csv, files_of(folder, table)), ignore_index=True)
 
 
 def models_name(study: str, seed: int) -> str:

@@ -32,7 +32,10 @@ def made_up(base: list[float], moved: list[float]) -> pd.DataFrame:
 
 def test_the_sentence_and_the_paired_change() -> None:
     rows = made_up([-0.10, -0.12, -0.30, -0.34], [-0.02, -0.04, -0.03, -0.05])
-    assert "base from 11.0 to 32.0 points of MAP@R, BGAugment from 3.0 to 4.0" in dial.finding(rows)
+    looked = rows.assign(metric="attention_score", value=-rows["value"])
+    told = dial.finding(pd.concat([rows, looked]))
+    assert "background moves by +21.0 [8.3, 33.7] (base) and +1.0 [1.0, 1.0] (BGAugment)" in told
+    assert "attention score by +0.210 [0.083, 0.337] (base)" in told
     change = dial.slopes(rows).set_index("arm")
     assert change["value"]["base"] == pytest.approx(-0.21)
     assert change["value"]["bgaugment"] == pytest.approx(-0.01)

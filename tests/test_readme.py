@@ -45,6 +45,11 @@ def test_what_the_first_screen_says_of_losses_is_in_the_tables() -> None:
     drop = down.pivot_table(index="loss", columns="arm", values="value")
     assert (drop["bgaugment"] / drop["base"]).dropna().gt(0.5).all()
     assert drop["untrained"].mean() <= drop["base"].mean()
+    kept = json.loads((paths.REPORTS / "summaries" / "cars196-cpu.json").read_text())
+    lost = {
+        arm: 1 - v["random_background"] / v["clean"] for arm, v in kept["map_at_r_percent"].items()
+    }
+    assert abs(lost["base"] - lost["untrained"]) < 0.02
 
 
 def test_the_dials_finding_is_the_tables() -> None:

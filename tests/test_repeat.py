@@ -1,5 +1,6 @@
 """Repeats with other seeds: tables joined and averaged by hand; trained by tests/test_pipeline."""
 
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +72,16 @@ def test_answers_give_both_intervals() -> None:
     )
     assert answers.points(rows[:1]) == "**-8.0 [-10.0, -4.0] points**"
     assert answers.points(rows[:0]) == "not measured"
+
+
+def test_seeds_count_alike_however_many_draws_they_have() -> None:
+    rows = [(0, 0, 0.1), (0, 1, 0.2), (0, 2, 0.3), (1, 0, 0.6)]
+    table = pd.DataFrame(rows, columns=["seed", "draw", "value"])
+    same = {"loss": "triplet", "arm": "base", "condition": "random_background", "sides": "both"}
+    table = table.assign(low=0.0, high=1.0, metric="map_at_r", **same)
+    none = {field.name: pd.DataFrame() for field in fields(answers.Tables)}
+    tables = answers.Tables(**(none | {"retrieval": table}))
+    assert tables.level("base", "random_background") == pytest.approx(40)
 
 
 def test_the_start_and_the_epoch_that_was_kept() -> None:
