@@ -125,7 +125,9 @@ def scatter(cells: pd.DataFrame, title: str) -> Figure:
         _named(axis, rows.sort_values("ours"))
     axis.set(xlabel="published change of MAP@R in points ↑", ylabel="ours ↑")
     axis.legend(fontsize=9)
-    headline(figure, title, "one point a loss and arm; bars: 95 % over classes")
+    seeds = int(part["seeds"].max())
+    mean = f", mean of {seeds} seeds" * (seeds > 1)
+    headline(figure, title, f"one point a loss and arm{mean}; bars: 95 % over classes")
     return figure
 
 

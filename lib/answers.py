@@ -14,6 +14,7 @@ from lib.files import digest
 
 ENDS = ["value", "low", "high"]
 BLOB = "centred_gaussian"  # the control that looks at the middle of every picture
+PLACES = {"random_background": "New background", "clean": "Clean"}  # where the arms are compared
 
 
 @dataclass(frozen=True)
@@ -182,6 +183,42 @@ def does_it_help(tables: Tables) -> str:
     )
 
 
+def gains_by_loss(tables: Tables) -> pd.DataFrame:
+    """BGAugment minus base in points of MAP@R, a row a loss: mean over seeds [means of the ends],
+    and in how many seeds the interval over classes lies above and below zero.
+    """
+    made: dict[str, dict[tuple[str, str], str]] = {}
+    for condition, place in PLACES.items():
+        for loss, rows in tables.help(condition).groupby("loss"):
+            row = made.setdefault(compare.label_of(loss), {})
+            row[place, "gain ↑"] = together(rows, 100)
+            sure = {"surely better": rows["low"] > 0, "surely worse": rows["high"] < 0}
+            row |= {(place, how): f"{which.sum()} of {len(rows)}" for how, which in sure.items()}
+    return pd.DataFrame(made).T
+
+
+def steady(tables: Tables, condition: str) -> dict[str, int]:
+    """Loss -> 1 where BGAugment is surely better in every seed, -1 surely worse, else 0."""
+    grouped = tables.help(condition).groupby("loss")
+    up, down = grouped["low"].min() > 0, grouped["high"].max() < 0
+    return (up.astype(int) - down.astype(int)).to_dict()
+
+
+def steady_gains(tables: Tables) -> str:
+    """Which losses gain or lose surely, in every seed."""
+    words = []
+    for condition, place in PLACES.items():
+        signs = steady(tables, condition).items()
+        up = ", ".join(compare.label_of(loss) for loss, sign in signs if sign > 0)
+        down = ", ".join(compare.label_of(loss) for loss, sign in signs if sign < 0)
+        words.append(
+            f"{place}: surely better with {up or 'none'}, surely worse with {down or 'none'}"
+        )
+    seeds = tables.help("clean")["seed"].nunique()
+    every = f"in every one of {seeds} seeds" if seeds > 1 else "in the one seed"
+    return f"**Loss by loss, {every}.** " + ". ".join(words) + "."
+
+
 def attention(tables: Tables) -> str:
     """Answer to Q6."""
     part = tables.attention[tables.attention["metric"] == "attention_score"]
@@ -291,6 +328,7 @@ def front_page_entry(
         for arm in ("untrained", "base", "bgaugment")
     }
     score = tables.attention[tables.attention["metric"] == "attention_score"]
+    seeds = repeat.by_seed(tables.effects)
     return {
         "study": study,
         "note": facts["note"],
@@ -305,5 +343,6 @@ def front_page_entry(
         "attention_score": score.groupby("arm")["value"].mean().round(4).to_dict(),
         "queries": int(tables.retrieval["n"].max()),
         "losses": sorted(set(tables.retrieval["loss"]) - {"none"}),
-        "seeds": int(tables.retrieval["seed"].nunique()),
+        "seeds": len(seeds),
+        "over_seeds": repeat.seeds_finding(seeds) if len(seeds) > 1 else "",
     }

@@ -75,6 +75,15 @@ def gains(studies: list["Study"]) -> str:
     return f"BGAugment against base, points of MAP@R: {'; '.join(words)}"
 
 
+def trained(studies: list["Study"]) -> str:
+    """How many seeds stand behind a mark."""
+    counts = [(study.entry.get("seeds"), subject(study)) for study in studies]
+    words = [f"{seeds} seed{'s' * (seeds != 1)}" for seeds, _ in counts]
+    if len(set(words)) > 1:
+        words = [f"{word} on {name}" for word, (_, name) in zip(words, counts, strict=True)]
+    return "mean of " + " and ".join(dict.fromkeys(words))
+
+
 def figure(studies: list["Study"]) -> Figure:
     """One panel a study; lines are losses, marks arms, bars 95 % over classes."""
     names = list(dict.fromkeys(name for study in studies for name, _ in study.rows))
@@ -88,9 +97,7 @@ def figure(studies: list["Study"]) -> Figure:
     styles = [{"color": COLOURS[a], "marker": MARKERS[a], "label": LABELS[a]} for a in arms]
     marks = [plt.Line2D([], [], ls="", **style) for style in styles]
     drawn.legend(handles=marks, loc="outside lower center", ncols=3)
-    seeds = "/".join(sorted({str(study.entry.get("seeds")) for study in studies}))
-    trained = f"mean of {seeds} seeds" if seeds != "1" else "one seed"
-    note = f"one mark a loss and arm, {trained}; bars: 95 % over classes; further left: worse"
+    note = f"a mark: a loss and arm, {trained(studies)}; bars: 95 % over classes; left: worse"
     note += "; scales differ" * (len(studies) > 1)
     headline(drawn, finding(studies), note)
     return drawn

@@ -80,7 +80,7 @@ def make_study(reports: Path, name: str, dataset: str, finding: str = FINDING) -
     effect_rows().to_csv(folder / "effects.csv", index=False)
     entry = {
         "study": name, "dataset": dataset, "finding": finding, "losses": LOSSES,
-        "queries": 5794, "seeds": 2,
+        "queries": 5794, "seeds": 2, "over_seeds": "Over 2 seeds: 7.0 to 8.0.",
         "attention_score": {"untrained": 0.2, "base": -0.0512, "bgaugment": float("nan")},
     }  # fmt: skip
     (reports / "summaries").mkdir(exist_ok=True)
@@ -140,6 +140,7 @@ def test_repeats_with_other_seeds_are_averaged_in(reports, facts) -> None:
         rows = rows[(rows["seed"] == 0) & (rows["arm"] == "base")].assign(seed=2)
         rows.assign(value=rows["value"] - 0.03).to_csv(again / f"{name}.csv", index=False)
     soup = parsed(gallery.build(reports, facts))
+    assert "Over 2 seeds: 7.0 to 8.0." in soup.find(id="study-cub200-cpu").get_text()
     row = {tuple(row[:2]): row[2:] for row in cells(soup.find(id="study-cub200-cpu"))}
     # by seed: clean 20, 24, 17; shifted 11, 16 (of three draws), 8; change -8, -7, -11
     assert row["Contrastive", "base"][:3] == ["20.3", "11.7", "−8.7"]

@@ -44,6 +44,14 @@ def test_birds_come_before_cars_and_drawn_pictures_stay_out() -> None:
     assert [study.name for study in overview.chosen(studies[2:])] == ["c"]  # nothing else to show
 
 
+def test_seeds_behind_a_mark() -> None:
+    birds, cars = a_study("b", "cub200", 10), a_study("a", "cars196", 4)
+    assert overview.trained([birds, cars]) == "mean of 2 seeds"
+    cars.entry["seeds"] = 1
+    assert overview.trained([birds, cars]) == "mean of 2 seeds on birds and 1 seed on cars"
+    assert overview.trained([cars]) == "mean of 1 seed"
+
+
 def test_gains_of_all_studies_or_none() -> None:
     birds, cars = a_study("b", "cub200", 10), a_study("a", "cars196", 4)
     birds.entry["gain_points"] = {"random_background": [2.06, 1.4, 2.7], "clean": [-0.6, -1.3, 0]}

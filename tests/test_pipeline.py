@@ -255,8 +255,11 @@ def test_another_seed_is_trained_and_enters_the_answers(clone: Clone) -> None:
     both = pd.concat([first, pd.read_csv(folder / "effects_1.csv")])
     found = both.loc[np.logical_and.reduce([both[name] == what for name, what in key.items()])]
     assert sorted(found["seed"]) == [0, 0, 1, 1]
+    every = pd.read_csv(clone.reports / "all_seeds.csv")
+    own = pd.read_csv(clone.reports / "retrieval.csv")
+    assert every.equals(pd.concat([own, table], ignore_index=True)[list(every)])
     answers = json.loads((clone.reports / "answers.json").read_text())
-    assert answers["seeds"] == 2
+    assert answers["seeds"] == 2 and answers["over_seeds"].startswith("Over 2 seeds")
     said = f"takes {-100 * found['value'].mean():.1f} ["
     assert (
         said in answers["finding"]

@@ -74,6 +74,34 @@ def test_answers_give_both_intervals() -> None:
     assert answers.points(rows[:0]) == "not measured"
 
 
+def test_what_holds_in_every_seed() -> None:
+    """Triplet: surely better in both seeds; ArcFace: better, then not sure; worse when clean."""
+    gains = [
+        ("triplet", "random_background", 0, 0.03, 0.01), ("triplet", "clean", 0, 0.01, 0.02),
+        ("triplet", "random_background", 1, 0.05, 0.01), ("triplet", "clean", 1, -0.01, 0.02),
+        ("arcface", "random_background", 0, 0.02, 0.01), ("arcface", "clean", 0, -0.05, 0.03),
+        ("arcface", "random_background", 1, 0.02, 0.04), ("arcface", "clean", 1, -0.07, 0.03),
+    ]  # fmt: skip
+    rows = pd.DataFrame(gains, columns=["loss", "condition", "seed", "value", "half"])
+    rows = rows.assign(low=rows["value"] - rows["half"], high=rows["value"] + rows["half"])
+    same = {"contrast": "bgaugment-base", "arm": "bgaugment", "sides": "both"}
+    rows = rows.assign(metric="map_at_r", **same)
+    none = {field.name: pd.DataFrame() for field in fields(answers.Tables)}
+    tables = answers.Tables(**(none | {"effects": rows}))
+    assert answers.steady(tables, "random_background") == {"arcface": 0, "triplet": 1}
+    assert answers.steady(tables, "clean") == {"arcface": -1, "triplet": 0}
+    assert answers.steady_gains(tables) == (
+        "**Loss by loss, in every one of 2 seeds.** New background: surely better with Triplet, "
+        "surely worse with none. Clean: surely better with none, surely worse with ArcFace."
+    )
+    table = answers.gains_by_loss(tables)
+    assert table["New background", "gain ↑"].to_dict() == {
+        "ArcFace": "2.0 [-0.5, 4.5]", "Triplet": "4.0 [3.0, 5.0]",
+    }  # fmt: skip
+    assert table["New background", "surely better"].to_list() == ["1 of 2", "2 of 2"]
+    assert table["Clean", "surely worse"].to_list() == ["2 of 2", "0 of 2"]
+
+
 def test_seeds_count_alike_however_many_draws_they_have() -> None:
     rows = [(0, 0, 0.1), (0, 1, 0.2), (0, 2, 0.3), (1, 0, 0.6)]
     table = pd.DataFrame(rows, columns=["seed", "draw", "value"])
