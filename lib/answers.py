@@ -192,7 +192,7 @@ def gains_by_loss(tables: Tables) -> pd.DataFrame:
         for loss, rows in tables.help(condition).groupby("loss"):
             row = made.setdefault(compare.label_of(loss), {})
             row[place, "gain ↑"] = together(rows, 100)
-            sure = {"surely better": rows["low"] > 0, "surely worse": rows["high"] < 0}
+            sure = {"better": rows["low"] > 0, "worse": rows["high"] < 0}
             row |= {(place, how): f"{which.sum()} of {len(rows)}" for how, which in sure.items()}
     return pd.DataFrame(made).T
 
