@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from lib.errors import StudyError
+from lib.precision import autocast
 
 
 @dataclass(frozen=True)
@@ -290,8 +291,7 @@ def _check(method, target, images, black, reference, seeds, settings) -> None:
 def _embeddings(embed: nn.Module, rows: Tensor, settings: Settings) -> Tensor:
     if settings.channels_last:
         rows = rows.contiguous(memory_format=torch.channels_last)
-    lower = settings.precision == "bf16"
-    with torch.autocast(rows.device.type, dtype=torch.bfloat16, enabled=lower):
+    with autocast(rows.device, settings.precision):
         return embed(rows).float()
 
 

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lib.precision import cpu_has_bf16
+
 CHUNK_ELEMENTS = 2**24  # similarities held at once (float64: 128 MiB)
 GRID = 2.0**25
 NORM_TOLERANCE = 1e-3
@@ -207,9 +209,7 @@ def _is_small(gallery: Tensor, k: int) -> bool:
 
 def _draft_types() -> tuple[torch.dtype, ...]:
     """bfloat16 only where the processor multiplies it: elsewhere it is slower than float32."""
-    asked = getattr(torch.cpu, "get_capabilities", dict)()
-    fast = asked.get("avx512_bf16") or asked.get("amx_bf16")
-    return (torch.bfloat16, torch.float32) if fast else (torch.float32,)
+    return (torch.bfloat16, torch.float32) if cpu_has_bf16() else (torch.float32,)
 
 
 def _nearest(

@@ -14,6 +14,7 @@ from torch import Tensor
 from lib.embedder import Embedder
 from lib.errors import StudyError
 from lib.places import blur, fill, tile
+from lib.precision import autocast
 from lib.scenes import Scenes, composite
 from lib.threads import fixed_threads
 
@@ -200,7 +201,7 @@ def embed(
         drawn = Choice(choice.background[part], choice.mate[part], choice.stranger[part])
         images = model.normalise(make(Batch(scenes, part, size, pool, drawn)))
         images = images.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(where.type, torch.bfloat16, enabled=precision == "bf16"):
+        with autocast(where, precision):
             parts.append(model(images).float().cpu())
     return torch.cat(parts)
 

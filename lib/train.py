@@ -25,6 +25,7 @@ from lib import losses, paths, retrieval, shifts
 from lib.embedder import Embedder, load_weights, save_weights
 from lib.errors import StudyError
 from lib.files import atomic, digest, key_of, read_json, sealed, space_left, write_json, write_table
+from lib.precision import autocast, used
 from lib.progress import say
 from lib.scenes import Scenes
 from lib.threads import fixed_threads
@@ -266,11 +267,6 @@ def validation(
     return retrieval.evaluate(vectors, torch.as_tensor(scenes.store.labels[rows]))["map_at_r"]
 
 
-def autocast(where: torch.device, precision: str) -> torch.autocast:
-    """bf16 where it is asked for; float32 otherwise."""
-    return torch.autocast(where.type, torch.bfloat16, enabled=precision == "bf16")
-
-
 def selection(arm: str) -> str:
     """The condition whose validation MAP@R picks the checkpoint (paper, section 4)."""
     return "clean" if arm == "base" else "random_background"
@@ -319,7 +315,8 @@ def speed(folder: Path, recipe: Recipe) -> list[str]:
 
 def folder_of(recipe: Recipe, scenes: Scenes, scratch: Path) -> Path:
     """Where a model is while it is trained; another recipe or other data, another folder."""
-    key = key_of(version=VERSION, data=scenes.fingerprint, **asdict(recipe))
+    made = asdict(recipe) | {"precision": used(recipe.precision, device().type)}
+    key = key_of(version=VERSION, data=scenes.fingerprint, **made)
     return scratch / f"{recipe.loss}-{recipe.arm}-{recipe.seed}-{key}"
 
 
@@ -420,8 +417,9 @@ def train_study(
             name = f"{arm}-{seed}.safetensors"
             with atomic(folder / name) as temporary:
                 shutil.copyfile(weights, temporary)
-            kept = ("loss", "arm", "seed", "trunk", "embedding", "image_size", "precision")
-            facts = {"weights": name, "sha256": digest(weights)}
+            kept = ("loss", "arm", "seed", "trunk", "embedding", "image_size")
+            ran = used(made.precision, device().type)
+            facts = {"precision": ran, "weights": name, "sha256": digest(weights)}
             models.append({key: getattr(made, key) for key in kept} | facts)
             histories.append(history.assign(study=study, loss=loss, arm=arm, seed=seed))
     table = pd.concat(histories, ignore_index=True)

@@ -18,6 +18,7 @@ from torch import Tensor
 from lib import attend, attention, attribution, controls, evaluate, stats
 from lib.attribution import PAPER, Explanation
 from lib.embedder import Embedder
+from lib.precision import autocast
 from lib.progress import say
 from lib.scenes import Scenes
 from lib.threads import fixed_threads
@@ -292,8 +293,7 @@ def faithfulness(setup: Setup, rows: np.ndarray, which: list[Explanation]) -> pd
 
 
 def _curves(setup: Setup, network: Embedder, images: Tensor, order: Tensor) -> controls.Curves:
-    lower = setup.settings.get("precision") == "bf16"
-    with torch.autocast(images.device.type, torch.bfloat16, enabled=lower):
+    with autocast(images.device, setup.settings.get("precision", "f32")):
         return controls.deletion_insertion(
             network, images, order.to(images.device), steps=8, batch=32
         )
