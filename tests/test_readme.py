@@ -39,8 +39,10 @@ def test_what_the_first_screen_says_of_losses_is_in_the_tables() -> None:
     four = {"triplet", "normalized_softmax", "contrastive", "multi_similarity"}
     assert sure("cub200", "random_background", 1) == four
     assert sure("cub200", "clean", -1) == {"arcface"}
-    assert effects["cub200"]["seed"].nunique() == 3 and effects["cars196"]["seed"].nunique() == 1
-    assert len(sure("cars196", "random_background", 1)) == 3
+    assert effects["cub200"]["seed"].nunique() == 3 and effects["cars196"]["seed"].nunique() == 2
+    gain = {"arcface", "normalized_softmax", "triplet"}
+    assert sure("cars196", "random_background", 1) == gain
+    assert sure("cars196", "clean", -1) == {"contrastive", "triplet"}
     assert sure("cars196", "random_background", -1) == {"contrastive"}
     down = effects["cub200"].query(
         "contrast == 'shifted-clean' and condition == 'random_background'"
@@ -56,15 +58,16 @@ def test_what_the_first_screen_says_of_losses_is_in_the_tables() -> None:
 
 
 def test_what_is_said_of_seeds_is_the_studys_own() -> None:
-    kept = json.loads((paths.REPORTS / "summaries" / "cub200-cpu.json").read_text())
-    assert kept["over_seeds"] and kept["over_seeds"] in README
+    for name in ("cub200-cpu", "cars196-cpu"):
+        kept = json.loads((paths.REPORTS / "summaries" / f"{name}.json").read_text())
+        assert kept["over_seeds"] and kept["over_seeds"] in README, name
 
 
 def test_all_models_of_all_seeds_are_in_one_table() -> None:
     wanted = {
         (loss, arm) for loss in params.everything()["losses"] for arm in ("base", "bgaugment")
     }
-    for name, seeds in (("cub200-cpu", 3), ("cars196-cpu", 1), ("demo", 3)):
+    for name, seeds in (("cub200-cpu", 3), ("cars196-cpu", 2), ("demo", 3)):
         table = pd.read_csv(paths.REPORTS / name / "all_seeds.csv")
         assert table.equals(repeat.joined(paths.REPORTS / name, "retrieval"))
         for condition in ("clean", "random_background"):
