@@ -96,7 +96,8 @@ def agreement(cells: pd.DataFrame) -> str:
     text += f" Of those that agree, {len(unsure)} have an interval that includes zero."
     if len(other):
         text += f" Of the {len(other)} that disagree, {len(sure)} have an interval beyond zero."
-    return text
+    inside = cells["paper"].between(cells["low"], cells["high"]).sum()
+    return text + f" The published value lies inside our interval in {inside} of {len(cells)}."
 
 
 def scatter_finding(cells: pd.DataFrame) -> str:

@@ -1,16 +1,17 @@
 """06_report: each question answered in sentences that are made from the tables."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lib import compare, losses, repeat, stats, trust_figures
+from lib import compare, losses, repeat, shifts, stats, trust_figures
 from lib.errors import StudyError
 from lib.figures import COLOURS, LABELS, MARKERS, headline, plt
 from lib.files import digest
+from lib.rounding import rounded
 
 ENDS = ["value", "low", "high"]
 BLOB = "centred_gaussian"  # the control that looks at the middle of every picture
@@ -77,13 +78,14 @@ def points(rows: pd.DataFrame, sign: int = 1) -> str:
     """
     if rows.empty:
         return "not measured"
-    value, beyond = 100 * sign * rows["value"], ((rows["low"] > 0) | (rows["high"] < 0)).sum()
+    value, up, down = 100 * sign * rows["value"], (rows["low"] > 0).sum(), (rows["high"] < 0).sum()
+    above, below = (up, down) if sign > 0 else (down, up)
     text = f"**{together(rows, 100 * sign)} points**"
     if len(rows) < 2:
         return text
     return (
-        f"{text} ({value.min():.1f} to {value.max():.1f} over {len(rows)} models, beyond zero in "
-        f"{beyond}{over_seeds(rows, 100 * sign)})"
+        f"{text} ({value.min():.1f} to {value.max():.1f} over {len(rows)} models, surely above "
+        f"zero in {above}{f', below in {below}' * bool(below)}{over_seeds(rows, 100 * sign)})"
     )
 
 
@@ -92,8 +94,9 @@ def together(rows: pd.DataFrame, scale: float, digits: int = 1) -> str:
 
     A mean varies less than its parts do on average, so this interval is never too narrow.
     """
-    value, *ends = (round(scale * rows[name].mean(), digits) + 0.0 for name in ENDS)  # no -0.0
-    return f"{value:.{digits}f} [{min(ends):.{digits}f}, {max(ends):.{digits}f}]"
+    value, *ends = (scale * rows[name].mean() for name in ENDS)
+    low, high = (rounded(end, digits) for end in sorted(ends))
+    return f"{rounded(value, digits)} [{low}, {high}]"
 
 
 def over_seeds(rows: pd.DataFrame, scale: float, digits: int = 1) -> str:
@@ -101,7 +104,16 @@ def over_seeds(rows: pd.DataFrame, scale: float, digits: int = 1) -> str:
     found = stats.over_draws(scale * rows.groupby("seed")["value"].mean())
     if found.n < 2:
         return ""
-    return f"; other trainings: [{found.low:.{digits}f}, {found.high:.{digits}f}], {found.n} seeds"
+    low, high = rounded(found.low, digits), rounded(found.high, digits)
+    return f"; other trainings: [{low}, {high}], {found.n} seeds"
+
+
+def answer(tables: Tables, rows: pd.DataFrame) -> str:
+    """`**Answer:**`, with the seeds of `rows` where they are not all that the study has."""
+    seeds = set(rows["seed"])
+    if not seeds or seeds == set(tables.retrieval["seed"]):
+        return "**Answer:**"
+    return f"**Answer** (seed {', '.join(map(str, sorted(seeds)))} only)**:**"
 
 
 def what_was_run(tables: Tables, training: pd.DataFrame, note: str) -> str:
@@ -119,7 +131,11 @@ def what_was_run(tables: Tables, training: pd.DataFrame, note: str) -> str:
         f"{tables.retrieval['n'].max():,} test queries; the untrained ImageNet trunk as a baseline."
     )
     never = ", ".join(stuck) or "none"
-    text += f"\n\nModels whose validation score never rose above their start: {never}."
+    text += (
+        "\n\nModels whose validation score never rose above their start (the trunk with a random "
+        f"linear layer): {never}. Whether they rose clearly above the trunk alone, and whether "
+        "they had stopped rising, is on the pages 03."
+    )
     return f"{text}\n\n**{note}**" if note else text
 
 
@@ -138,10 +154,10 @@ def background_or_scissors(tables: Tables) -> str:
     """Answer to Q2."""
     gap = tables.background_gap
     return (
-        f"**Answer:** cutting the object out and putting it back where it was costs base models "
-        f"{points(tables.change('base', 'own_background'), -1)}; a place of another class instead "
-        f"of one of the same class costs {points(gap[gap['arm'] == 'base'])}. With BGAugment that "
-        f"gap is {points(gap[gap['arm'] == 'bgaugment'])}."
+        f"{answer(tables, gap)} cutting the object out and putting it back where it was costs "
+        f"base models {points(tables.change('base', 'own_background'), -1)}; a place of another "
+        f"class instead of one of the same class costs {points(gap[gap['arm'] == 'base'])}. With "
+        f"BGAugment that gap is {points(gap[gap['arm'] == 'bgaugment'])}."
     )
 
 
@@ -160,12 +176,15 @@ def alone(tables: Tables) -> str:
     """Answer to Q4."""
     shown = {"background alone": "background_only", "object alone": "foreground_only"}
     shown |= {"whole picture": "clean"}
+    part = tables.retrieval
+    seeds = part.loc[part["condition"] == "background_only", ["seed"]]  # compared with no others
+    one = replace(tables, retrieval=part[part["seed"].isin(seeds["seed"])])
     words = [
         f"{LABELS[arm]}: "
-        + ", ".join(f"{name} {_percent(tables.levels(arm, kind))}" for name, kind in shown.items())
+        + ", ".join(f"{name} {_percent(one.levels(arm, kind))}" for name, kind in shown.items())
         for arm in ("untrained", "base", "bgaugment")
     ]
-    return "**Answer:** MAP@R in % ↑ [95 % over classes]. " + "; ".join(words) + "."
+    return f"{answer(tables, seeds)} MAP@R in % ↑ [95 % over classes]. " + "; ".join(words) + "."
 
 
 def _percent(rows: pd.DataFrame) -> str:
@@ -233,7 +252,8 @@ def attention(tables: Tables) -> str:
     means = part.groupby("arm")["value"].mean()
     above = [LABELS[arm] for arm in ("base", "bgaugment") if means[arm] > blind[BLOB]]
     return (
-        f"**Answer:** mean attention score [95 % over classes] {words} (0 is a uniform map). "
+        f"{answer(tables, part)} mean attention score of {part['n'].max()} images [95 % over "
+        f"classes] {words} (0 is a uniform map). "
         f"BGAugment moves it by **{together(moved, 1, 3)}**; the interval lies above zero for {up} "
         f"and below zero for {down} of {len(moved)} models. Maps that see no network get: centred "
         f"blob {blind[BLOB]:.3f}, edge detector {blind['sobel']:.3f}; above the blob, on average: "
@@ -246,7 +266,7 @@ def how_sure(tables: Tables) -> str:
     part = tables.retrieval
     part = part[(part["condition"] == "random_background") & (part["metric"] == "map_at_r")]
     part = part[part["sides"] == "both"]
-    draws = 100 * part.groupby(["loss", "arm", "seed"])["value"].std().max()
+    draws = part.groupby(["loss", "arm", "seed"])["value"].std()
     trained = part[part["arm"] != "untrained"].groupby(["loss", "arm", "seed"])["value"].mean()
     seeds = trained.groupby(["loss", "arm"]).agg(["std", "count"])
     known = tables.masks[tables.masks["metric"] == "iou_mean"]
@@ -255,18 +275,49 @@ def how_sure(tables: Tables) -> str:
         for row in known.itertuples()
     ]
     text = (
-        f"**Answer:** over background draws a model's MAP@R varies by at most {draws:.2f} points "
-        "(std). "
+        f"**Answer:** over background draws a model's MAP@R varies by {mean_and_most(draws)} "
+        "points (std; mean and greatest of the models). "
     )
     if seeds["count"].min() > 1:
-        text += f"Over seeds it varies by {100 * seeds['std'].mean():.2f} points (mean std). "
+        text += f"Over seeds it varies by {mean_and_most(seeds['std'])} points. "
     else:
         text += "Only one seed was trained: **nothing here says how far another would differ**. "
     text += f"Masks, IoU where the truth is known: {'; '.join(words) or 'no truth at hand'}. "
-    one = compare.label_of(tables.mask_sensitivity["loss"].iloc[0])
-    text += f"With {one}, the one loss tried: {compare.mask_finding(tables.mask_sensitivity)}. "
+    one = tables.mask_sensitivity["loss"].iloc[0]
+    text += (
+        f"With {compare.label_of(one)}, the one loss tried: "
+        f"{compare.mask_finding(tables.mask_sensitivity)}. "
+    )
+    if steady(tables, "random_background")[one] < 1:
+        text += "That loss has no sure gain to lose; those of other losses were not tried. "
     moved = tables.attention_methods
     return text + trust_figures.matrix_finding(moved[moved["arm"].str.contains("-")]) + "."
+
+
+def mean_and_most(std: pd.Series) -> str:
+    """`0.05 and 0.12`: mean and greatest, in points."""
+    return f"{100 * std.mean():.2f} and {100 * std.max():.2f}"
+
+
+# From no new background to a foreign one.
+REMOVED, FOREIGN = "foreground_only", ("other_class_background", "random_background")
+
+
+def distraction(tables: Tables) -> str:
+    """What base networks lose without a background and before foreign ones, over one set of seeds;
+    empty where that was not measured."""
+    rows = {kind: tables.change("base", kind) for kind in (REMOVED, *FOREIGN)}
+    if any(part.empty for part in rows.values()):
+        return ""
+    seeds = set.intersection(*(set(part["seed"]) for part in rows.values()))
+    rows["query"] = tables.change("base", sides="query")
+    lost = {k: together(part[part["seed"].isin(seeds)], -100) for k, part in rows.items()}
+    return (
+        f"with the background removed ({shifts.get(REMOVED).label}) base models lose "
+        f"{lost[REMOVED]} points, in a place of another class {lost[FOREIGN[0]]}, before a random "
+        f"photograph {lost[FOREIGN[1]]}, {lost['query']} where only the query has one "
+        f"(seed {', '.join(map(str, sorted(seeds)))})"
+    )
 
 
 def surprises(tables: Tables) -> str:
@@ -275,12 +326,14 @@ def surprises(tables: Tables) -> str:
     base = -100 * tables.change("base")["value"].mean()
     start, end = tables.level("untrained", "clean"), tables.level("base", "clean")
     clean = 100 * tables.help("clean")["value"].mean()
-    return (
-        f"- The bias is brought along: features not trained on this data set lose {raw:.1f} of "
+    text = (
+        f"- Before training: features not trained on this data set lose {raw:.1f} of "
         f"{start:.1f} points ({raw / start:.0%}) when the background changes, trained base models "
         f"{base:.1f} of {end:.1f} ({base / end:.0%}).\n"
-        f"- On clean images BGAugment stands {clean:+.1f} points from base, on average."
+        f"- On clean images BGAugment stands {rounded(clean, 1, '+')} points from base, on average."
     )
+    found = distraction(tables)
+    return text + (f"\n- Missing, or distracting? {found[0].upper()}{found[1:]}." * bool(found))
 
 
 def main_finding(tables: Tables) -> str:

@@ -161,7 +161,7 @@ def brought_along(table: pd.DataFrame) -> str:
         if arm in mean.index
     ]
     share = lost / mean["clean"]
-    how = "no larger" if share["untrained"] >= share["base"] else "larger"
+    how = "larger" if share["base"].round(2) > share["untrained"].round(2) else "no larger"
     return (
         f"Lost under a new background: {', '.join(words)}. Relative to what there is to lose, the "
         f"loss is {how} after training than before it."
@@ -169,15 +169,17 @@ def brought_along(table: pd.DataFrame) -> str:
 
 
 def query_finding(effects: pd.DataFrame) -> str:
-    """What changing only the query costs, against changing both sides."""
+    """What changing only the query costs, against changing both sides, per arm."""
     cost = {
-        sides: -100 * select(effects, "shifted-clean", "random_background", sides)["value"].mean()
+        sides: -100 * part.groupby("arm")["value"].mean()
         for sides in ("query", "both")
+        for part in [select(effects, "shifted-clean", "random_background", sides)]
     }
-    return (
-        f"Changing only the query costs {cost['query']:.1f} points, "
-        f"changing both sides {cost['both']:.1f}"
-    )
+    words = [
+        f"{LABELS[arm]} {cost['query'][arm]:.1f} ({cost['both'][arm]:.1f})"
+        for arm in ("base", "bgaugment")
+    ]
+    return f"Points of MAP@R lost when only the query (both sides) change: {', '.join(words)}"
 
 
 def class_link(classes: pd.DataFrame) -> pd.DataFrame:

@@ -100,11 +100,11 @@ def measures(per_image: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame.from_dict(facts, orient="index")
 
 
-def control_finding(models: pd.Series, scores: pd.DataFrame) -> str:
-    """How the arms stand against the best map that knows no network, and against random weights."""
+def control_finding(models: pd.DataFrame, scores: pd.DataFrame) -> str:
+    """How the arms (`by_arm`) stand against the best blind map, and against random weights."""
     known = scores.set_index("control")["value"]
     blind = known[["centred_gaussian", "sobel"]]
-    words = ", ".join(f"{LABELS[arm]} {value:.2f}" for arm, value in models.items())
+    words = ", ".join(f"{LABELS[arm]} {value:.2f}" for arm, value in models["value"].items())
     name = controls.CONTROLS[blind.idxmax()].label
     return (
         f"Attention score: {words}; a {name} map that sees no network gets {blind.max():.2f}, "
@@ -112,28 +112,33 @@ def control_finding(models: pd.Series, scores: pd.DataFrame) -> str:
     )
 
 
-def control_figure(models: pd.Series, scores: pd.DataFrame, title: str) -> Figure:
-    """Bars: mean score per arm, and of every control."""
+def by_arm(table: pd.DataFrame) -> pd.DataFrame:
+    """Attention score of an arm's models: means of value, low and high (over classes), and n."""
+    part = table[table["metric"] == SCORE].groupby("arm", sort=False)
+    return part[["value", "low", "high"]].mean().assign(n=part["n"].max())
+
+
+def control_figure(models: pd.DataFrame, scores: pd.DataFrame, title: str) -> Figure:
+    """Bars: mean score per arm (`by_arm`), and of every control, with 95 % over classes."""
     figure, axis = plt.subplots(figsize=(7.5, 3))
     scores = scores.sort_values(
         "control", key=lambda names: names != "random_weights", kind="stable"
     )
-    names = [LABELS[arm] for arm in models.index] + [
-        f"{controls.CONTROLS[name].label} (n = {n})"
-        for name, n in zip(scores["control"], scores["n"], strict=True)
-    ]
-    values = [*models, *scores["value"]]
-    errors = np.array([scores["value"] - scores["low"], scores["high"] - scores["value"]])
+    known = [LABELS[arm] for arm in models.index]
+    known += [controls.CONTROLS[name].label for name in scores["control"]]
+    rows = pd.concat([models, scores], ignore_index=True)
+    names = [f"{name} (n = {n})" for name, n in zip(known, rows["n"], strict=True)]
     colours = [COLOURS[arm] for arm in models.index] + ["#bbbbbb"] * len(scores)
-    axis.barh(names, values, color=colours)
-    at = np.arange(len(models), len(values))
-    axis.errorbar(scores["value"], at, xerr=errors, fmt="none", color="black", capsize=3)
-    ends = [*models, *scores["high"].fillna(scores["value"])]
-    for at, (value, end) in enumerate(zip(values, ends, strict=True)):
-        axis.text(max(end, 0) + 0.015, at, f"{value:.2f}", va="center", fontsize=9)
+    axis.barh(names, rows["value"], color=colours)
+    errors = [rows["value"] - rows["low"], rows["high"] - rows["value"]]
+    at = np.arange(len(rows))
+    axis.errorbar(rows["value"], at, xerr=errors, fmt="none", color="black", capsize=3)
+    for row in rows.itertuples():
+        end = row.value if np.isnan(row.high) else row.high
+        axis.text(max(end, 0) + 0.015, row.Index, f"{row.value:.2f}", va="center", fontsize=9)
     axis.invert_yaxis()
     axis.set_xlabel("mean attention score ↑ (0: uniform map, 1: all on the object)")
-    headline(figure, title)
+    headline(figure, title, "bars: 95 % over classes; of an arm, the means over its models")
     return figure
 
 

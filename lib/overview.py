@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lib.figures import COLOURS, LABELS, MARKERS, headline, keep, plt, use_style
+from lib.rounding import rounded
 
 if TYPE_CHECKING:
     from lib.gallery import Study
@@ -57,7 +58,8 @@ def _lost(study: "Study", arm: str) -> str:
     drop, least, most, clean = (
         mean(row[key] for row in rows) for key in ("change", "high", "low", "clean")
     )
-    return f"{-drop:.1f} [{-least:.1f}, {-most:.1f}] of {clean:.1f} on {subject(study)}"
+    low, high = rounded(-least), rounded(-most)
+    return f"{rounded(-drop)} [{low}, {high}] of {clean:.1f} on {subject(study)}"
 
 
 def gains(studies: list["Study"]) -> str:
@@ -70,7 +72,10 @@ def gains(studies: list["Study"]) -> str:
     words = []
     for condition, place in (("random_background", "on new backgrounds"), ("clean", "clean")):
         found = [(study.entry["gain_points"][condition], subject(study)) for study in studies]
-        told = [f"{v:+.1f} [{lo:.1f}, {hi:.1f}] on {name}" for (v, lo, hi), name in found]
+        told = [
+            f"{rounded(v, 1, '+')} [{rounded(low)}, {rounded(high)}] on {name}"
+            for (v, low, high), name in found
+        ]
         words.append(f"{place} {' and '.join(told)}")
     return f"BGAugment against base, points of MAP@R: {'; '.join(words)}"
 

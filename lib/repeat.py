@@ -126,5 +126,8 @@ def seeds_finding(table: pd.DataFrame) -> str:
     """How far the seeds lie apart (`by_seed`), in words."""
     names = {arm: f"change of {LABELS[arm]}" for arm in ("base", "bgaugment")}
     names["gain"] = "gain of BGAugment over base"
-    words = [f"{names[n]} {v.min():+.1f} to {v.max():+.1f}" for n, v in table.items()]
+    words = []
+    for name, values in table.items():
+        low, high = f"{values.min():+.1f}", f"{values.max():+.1f}"
+        words.append(f"{names[name]} {low}" + ("" if low == high else f" to {high}"))
     return f"Over {len(table)} seeds, points of MAP@R under a new background: {', '.join(words)}."

@@ -94,13 +94,21 @@ def query_figure(effects: pd.DataFrame, title: str) -> Figure:
         select(effects, "shifted-clean", "random_background", side) for side in ("both", "query")
     ]
     pair = sides[0].merge(sides[1], on=evaluate.MODEL, suffixes=("_both", "_query"))
-    lost = -100 * pair[["value_both", "value_query"]]
-    figure, axis = plt.subplots(figsize=(5.5, 4))
-    for arm, part in lost.groupby(pair["arm"], sort=False):
-        axis.plot(*part.T.to_numpy(), MARKERS[arm], color=COLOURS[arm], ms=7)
-    ends = (lost.min().min() - 1, lost.max().max() + 1)
+    figure, axis = plt.subplots(figsize=(6, 4.4))
+    for row in pair.itertuples():
+        lost, most, least = (
+            -100 * np.array([getattr(row, f"{end}_{side}") for side in ("both", "query")])
+            for end in ("value", "low", "high")
+        )
+        (xerr, yerr) = np.stack([lost - least, most - lost], axis=1)[..., None]
+        axis.errorbar(
+            *lost, yerr, xerr, color=COLOURS[row.arm], marker=MARKERS[row.arm], ms=6, lw=0.8
+        )
+    ends = (0, axis.get_xlim()[1])
     axis.plot(ends, ends, color="#999999", lw=1)
-    headline(figure, title, "one mark a model; on the line both cost the same")
+    n = int(pair["n_both"].max())
+    note = f"one mark a model, n = {n:,} queries; bars: 95 % over classes; on the line both cost"
+    headline(figure, title, f"{note} the same")
     axis.set(xlabel="loss of MAP@R in points, both sides ↓", ylabel="loss in points, query only ↓")
     axis.legend(handles=_legend(list(COLOURS)))
     return figure

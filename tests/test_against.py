@@ -80,6 +80,9 @@ def test_the_sentence_counts_signs_and_sure_disagreements(tables: Tables) -> Non
     text = against.agreement(cells)
     assert f"agrees in {same} of 5 effects" in text
     assert f"Of the {5 - same} that disagree, {sure} have" in text
+    assert text.endswith("The published value lies inside our interval in 0 of 5.")
+    wide = cells.assign(high=[99.0, *cells["high"][1:]], low=[-99.0, *cells["low"][1:]])
+    assert against.agreement(wide).endswith("in 1 of 5.")
     assert "no numbers" in against.agreement(against.effects(tables, "rendered"))
 
 

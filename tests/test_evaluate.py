@@ -165,6 +165,33 @@ def test_seeds_share_a_row_and_a_line() -> None:
     assert places == {models[0]: 0, models[1]: 0.875, models[2]: 1.125}
 
 
+def test_what_is_said_of_query_and_share_before_training() -> None:
+    rows = [
+        (arm, sides, cost * (2 if sides == "both" else 1))
+        for arm, cost in (("untrained", -0.5), ("base", -0.02), ("bgaugment", -0.01))
+        for sides in ("query", "both")
+    ]
+    same = {"contrast": "shifted-clean", "condition": "random_background", "metric": "map_at_r"}
+    effects = pd.DataFrame(rows, columns=["arm", "sides", "value"]).assign(**same)
+    assert compare.query_finding(effects).endswith("change: base 2.0 (4.0), BGAugment 1.0 (2.0)")
+
+    def said(base: float) -> str:
+        """Untrained loses half of 0.2; base goes from 0.4 to `base`."""
+        levels = [("untrained", 0.2, 0.1), ("base", 0.4, base)]
+        table = pd.DataFrame(
+            [
+                {"loss": arm, "arm": arm, "seed": 0, "condition": kind, "value": value}
+                for arm, *values in levels
+                for kind, value in zip(("clean", "random_background"), values, strict=True)
+            ]
+        )
+        return compare.brought_along(table.assign(sides="both", metric="map_at_r"))
+
+    assert "base 20.0 of 40.0 points (50%)" in said(0.2) and "is no larger after" in said(0.2)
+    assert "(50%)" in said(0.199) and "is no larger after" in said(0.199)  # reads the same
+    assert "is no larger after" in said(0.3) and "is larger after" in said(0.1)
+
+
 def test_findings_say_what_the_numbers_say() -> None:
     labels = np.arange(12)
     alike = pd.DataFrame({"label": labels, "uniformity": labels / 12, "change": -labels / 20})

@@ -9,6 +9,8 @@ import pytest
 
 from lib import answers, repeat
 from lib.errors import StudyError
+from lib.figures import LABELS
+from lib.rounding import rounded
 from lib.scenes import Scenes
 
 
@@ -58,6 +60,8 @@ def test_means_by_seed_and_their_interval() -> None:
     told = repeat.seeds_finding(table)
     assert "change of base -10.0 to -7.0, change of BGAugment -3.0 to -1.0, gain" in told
     assert told.endswith("+1.0 to +2.0.")
+    same = repeat.seeds_finding(table.loc[[0, 0]])
+    assert "change of base -7.0, change of BGAugment -3.0, gain" in same
     assert repeat.over_seeds(table.loc[[0]])["low"].isna().all()
 
 
@@ -67,9 +71,12 @@ def test_answers_give_both_intervals() -> None:
     half = 12.706 * np.std([7, 10], ddof=1) / np.sqrt(2)
     seeds = f"[{8.5 - half:.1f}, {8.5 + half:.1f}], 2 seeds"
     assert answers.points(rows, -1) == (
-        "**8.5 [4.5, 10.5] points** (6.0 to 11.0 over 4 models, beyond zero in 4; other "
-        f"trainings: {seeds})"
+        "**8.5 [4.5, 10.5] points** (6.0 to 11.0 over 4 models, surely above zero in 4; "
+        f"other trainings: {seeds})"
     )
+    split = pd.concat([rows, rows.assign(value=0.01, low=0.004, high=0.02)[:1]])
+    assert "surely above zero in 4, below in 1;" in answers.points(split, -1)
+    assert "surely above zero in 1, below in 4;" in answers.points(split)
     assert answers.points(rows[:1]) == "**-8.0 [-10.0, -4.0] points**"
     assert answers.points(rows[:0]) == "not measured"
 
@@ -100,6 +107,51 @@ def test_what_holds_in_every_seed() -> None:
     }  # fmt: skip
     assert table["New background", "better"].to_list() == ["1 of 2", "2 of 2"]
     assert table["Clean", "worse"].to_list() == ["2 of 2", "0 of 2"]
+
+
+def a_table(rows: list[tuple], **same: object) -> pd.DataFrame:
+    """Rows of arm, condition, sides, seed and value, 0.01 on either side as the interval."""
+    table = pd.DataFrame(rows, columns=["arm", "condition", "sides", "seed", "value"])
+    table = table.assign(loss="triplet", metric="map_at_r", n=9, **same)
+    return table.assign(low=table["value"] - 0.01, high=table["value"] + 0.01)
+
+
+def test_what_one_seed_has_is_compared_with_that_seed_only() -> None:
+    """Seed 1 has the paper's conditions alone, and other values."""
+    kinds = ("clean", "random_background", "other_class_background", "foreground_only")
+    kinds += ("background_only",)
+    down = [("base", kind, "both", 0, -0.1 * i) for i, kind in enumerate(kinds) if i]
+    down += [("base", "random_background", side, 1, -0.7) for side in ("both", "query")]
+    down += [("base", "random_background", "query", 0, -0.05)]
+    levels = [(arm, k, "both", 0, 0.2 * i) for arm in LABELS for i, k in enumerate(kinds)]
+    levels += [("base", "clean", "both", 1, 0.8)]
+    none = {field.name: pd.DataFrame() for field in fields(answers.Tables)}
+    made = {"effects": a_table(down, contrast="shifted-clean"), "retrieval": a_table(levels)}
+    tables = answers.Tables(**(none | made))
+    told = answers.alone(tables)
+    assert told.startswith("**Answer** (seed 0 only)**:**")
+    assert "base: background alone 80.0 [79.0, 81.0], object alone 60.0 [59.0, 61.0], " in told
+    assert "whole picture 0.0 [-1.0, 1.0]" in told  # with seed 1: 40
+    assert answers.answer(tables, tables.retrieval) == "**Answer:**"
+    assert answers.distraction(tables) == (
+        "with the background removed (object on grey) base models lose 30.0 [29.0, 31.0] points, "
+        "in a place of another class 20.0 [19.0, 21.0], before a random photograph "
+        "10.0 [9.0, 11.0], 5.0 [4.0, 6.0] where only the query has one (seed 0)"
+    )
+    made["effects"] = made["effects"].query("condition != 'foreground_only'")
+    assert answers.distraction(answers.Tables(**(none | made))) == ""
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "sign", "written"),
+    [
+        (-0.013, 1, "", "-0.01"), (0.04, 1, "+", "+0.04"), (0.0, 1, "", "0.0"),
+        (-0.001, 1, "", "0.0"), (-0.06, 1, "", "-0.1"), (-0.0004, 3, "", "-0.0004"),
+        (2.0, 1, "+", "+2.0"),
+    ],
+)  # fmt: skip
+def test_the_side_of_zero_is_seen(value: float, digits: int, sign: str, written: str) -> None:
+    assert rounded(value, digits, sign) == written
 
 
 def test_seeds_count_alike_however_many_draws_they_have() -> None:

@@ -19,6 +19,7 @@ from lib import (
     controls,
     evaluate,
     link,
+    looks,
     shifts,
     trunks,
     trust,
@@ -418,3 +419,25 @@ def test_tables_do_not_depend_on_the_number_of_threads(setup, monkeypatch):
         assert torch.get_num_threads() == threads
     torch.set_num_threads(before)
     assert seen == [2, 2]
+
+
+def test_the_arms_stand_beside_the_controls_with_their_intervals() -> None:
+    rows = [("base", 0.1, 0.0, 0.2), ("base", 0.3, 0.2, 0.6), ("bgaugment", 0.5, 0.4, 0.7)]
+    table = pd.DataFrame(rows, columns=["arm", "value", "low", "high"]).assign(n=9)
+    table = pd.concat(
+        [table.assign(metric="attention_score"), table.assign(metric="other", value=9.0)]
+    )
+    models = looks.by_arm(table)
+    assert models.loc["base"].to_list() == pytest.approx([0.2, 0.1, 0.4, 9])
+    blind = [("uniform", 0.0, np.nan), ("centred_gaussian", 0.4, 0.1), ("sobel", 0.1, 0.1)]
+    blind += [("random_weights", 0.05, 0.01)]
+    scores = pd.DataFrame(blind, columns=["control", "value", "half"]).assign(n=4)
+    scores = scores.assign(low=scores["value"] - scores["half"])
+    scores = scores.assign(high=scores["value"] + scores["half"])
+    told = looks.control_finding(models, scores)
+    assert told.startswith("Attention score: base 0.20, BGAugment 0.50; a centred Gaussian map")
+    axis = looks.control_figure(models, scores, told).axes[0]
+    names = [label.get_text() for label in axis.get_yticklabels()]
+    assert names[:3] == ["base (n = 9)", "BGAugment (n = 9)", "random weights (n = 4)"]
+    bars = axis.collections[0].get_segments()
+    assert bars[0].tolist() == [[pytest.approx(0.1), 0], [pytest.approx(0.4), 0]]
