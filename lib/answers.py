@@ -136,6 +136,10 @@ def what_was_run(tables: Tables, training: pd.DataFrame, note: str) -> str:
         f"linear layer): {never}. Whether they rose clearly above the trunk alone, and whether "
         "they had stopped rising, is on the pages 03."
     )
+    if "precision" in training:  # of repeats
+        plain = training.loc[training["precision"] == "f32", "seed"].unique()
+        if len(plain):
+            text += f" Trained again in float32: seed {', '.join(map(str, sorted(plain)))}."
     return f"{text}\n\n**{note}**" if note else text
 
 

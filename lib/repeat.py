@@ -13,6 +13,7 @@ from lib import compare, evaluate, paths, stats, train
 from lib.errors import StudyError
 from lib.figures import LABELS
 from lib.files import write_table
+from lib.precision import used
 from lib.prepare import about
 from lib.progress import say
 from lib.scenes import Scenes
@@ -47,7 +48,8 @@ def train_again(
     """Train both arms of every loss with `seed`; `settings` is the study's train section.
 
     Returns:
-        The histories: one row a loss, arm, epoch and condition.
+        The histories: one row a loss, arm, epoch and condition; `precision` is what this
+        processor used (lib/precision.py), which may be another than the study's.
 
     Raises:
         StudyError: the study itself has this seed.
@@ -60,7 +62,9 @@ def train_again(
         train.train_study(name, loss, [seed], settings["p"], scenes, dataset=dataset, **recipe)
         for loss in losses
     ]
-    return pd.concat(parts, ignore_index=True).assign(study=study, dataset=dataset)
+    bits = used(settings["precision"], train.device().type)
+    told = {"study": study, "dataset": dataset, "precision": bits}
+    return pd.concat(parts, ignore_index=True).assign(**told)
 
 
 def learned(history: pd.DataFrame) -> pd.DataFrame:

@@ -248,6 +248,7 @@ def test_another_seed_is_trained_and_enters_the_answers(clone: Clone) -> None:
     assert len(table) == 4 * 3 * (1 + 2 * 2)  # models, metrics, clean and draws x sides
     training = pd.read_csv(folder / "training_1.csv")
     assert len(training) == len(LOSSES) * 2 * 2 * 2 and set(training["seed"]) == {1}
+    assert set(training["precision"]) == {"f32"}
     assert clone.repro() == ["report@tiny", "index"]
     assert clone.repro() == [] and clone.repro("repeat/dvc.yaml") == []
     key = {"contrast": "shifted-clean", "condition": "random_background", "sides": "both"}

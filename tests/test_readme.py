@@ -118,7 +118,7 @@ def test_the_dials_finding_is_the_tables() -> None:
     found = dial.finding(pd.read_csv(paths.REPORTS / "dial" / "dial.csv"))
     assert found[0].lower() + found[1:] in README.replace("\n  ", " ")
     table = pd.read_csv(paths.REPORTS / "dial" / "dial_response.csv")
-    value = 100 * table.set_index(["metric", "arm", "bias"])["value"]
+    value = 100 * table.set_index(["metric", "arm", "bias"])["value"].sort_index()
     clean = value["clean", "base"]
     assert f"clean pictures, {clean[0.95]:.1f} instead of {clean[0]:.1f} %" in README
     worst = value["drop"].groupby("arm").min()

@@ -142,6 +142,18 @@ def test_what_one_seed_has_is_compared_with_that_seed_only() -> None:
     assert answers.distraction(answers.Tables(**(none | made))) == ""
 
 
+def test_seeds_in_another_precision_are_named() -> None:
+    rows = [("base", 0, np.nan), ("base", 1, "f32"), ("base", 2, "bf16"), ("bgaugment", 3, "f32")]
+    training = pd.DataFrame(rows, columns=["arm", "seed", "precision"])
+    training = training.assign(loss="triplet", epoch=1, best=1)
+    none = {field.name: pd.DataFrame() for field in fields(answers.Tables)}
+    tables = answers.Tables(**(none | {"retrieval": pd.DataFrame({"n": [9]})}))
+    told = answers.what_was_run(tables, training, "half of it")
+    assert "Trained again in float32: seed 1, 3." in told and told.endswith("**half of it**")
+    kept = training[training["precision"] != "f32"]
+    assert "float32" not in answers.what_was_run(tables, kept, "")
+
+
 @pytest.mark.parametrize(
     ("value", "digits", "sign", "written"),
     [
