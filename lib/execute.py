@@ -40,6 +40,15 @@ from lib.paths import NOTEBOOKS, ROOT, StudyPaths
 EXAMPLES = {int: 3, float: 0.5, str: "triplet", bool: True, list: [0, 1], dict: {"key": 1}}
 KINDS = {kind.__name__: kind for kind in EXAMPLES}
 
+# For glibc's allocator (others ignore it): one arena that gives nothing back. A training step frees
+# and asks for the same hundreds of megabytes, and every page of them would be faulted in again.
+KEEP_MEMORY = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": "100000000000",
+    "MALLOC_TOP_PAD_": "268435456",
+}
+
 
 class ParameterError(ValueError):
     """A parameter that the notebook does not have, or a value of the wrong type."""
@@ -224,6 +233,7 @@ class _Session:
         """The kernel's environment: this repository's lib first, nothing of the user's setup."""
         inherited = os.environ.get("PYTHONPATH")
         return {
+            **KEEP_MEMORY,
             **os.environ,
             "PYTHONPATH": os.pathsep.join([str(ROOT), *([inherited] if inherited else [])]),
             "PYTHONHASHSEED": "0",

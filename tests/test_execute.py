@@ -18,6 +18,7 @@ from lib import html, pages, params, paths
 from lib.execute import (
     NotebookFailed,
     ParameterError,
+    _Session,
     check_parameters,
     clean,
     declared_parameters,
@@ -160,6 +161,16 @@ def test_kernel_environment_and_merged_stdout(story: dict) -> None:
         "0 1 2 <object object> 0 notebooks [5]",
         "lib/errors.py",
     ]
+
+
+def test_the_kernel_keeps_its_memory_unless_told_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = _Session(tmp_path, tmp_path, "x")
+    monkeypatch.delenv("MALLOC_ARENA_MAX", raising=False)
+    assert session.environment()["MALLOC_ARENA_MAX"] == "1"
+    monkeypatch.setenv("MALLOC_ARENA_MAX", "3")
+    assert session.environment()["MALLOC_ARENA_MAX"] == "3"
 
 
 def test_page_is_self_contained_and_links_to_its_neighbours(story: dict) -> None:
