@@ -16,6 +16,7 @@ from lib.files import write_table
 from lib.precision import used
 from lib.prepare import about
 from lib.progress import say
+from lib.rounding import rounded
 from lib.scenes import Scenes
 
 CONDITIONS = ["clean", "random_background"]  # the paper's; only these are measured again
@@ -132,6 +133,6 @@ def seeds_finding(table: pd.DataFrame) -> str:
     names["gain"] = "gain of BGAugment over base"
     words = []
     for name, values in table.items():
-        low, high = f"{values.min():+.1f}", f"{values.max():+.1f}"
+        low, high = (rounded(end, sign="+") for end in (values.min(), values.max()))
         words.append(f"{names[name]} {low}" + ("" if low == high else f" to {high}"))
     return f"Over {len(table)} seeds, points of MAP@R under a new background: {', '.join(words)}."

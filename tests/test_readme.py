@@ -175,3 +175,15 @@ def test_notebooks_open_alike() -> None:
         assert first.source.startswith("# ") and second.metadata["tags"] == ["parameters"]
         for word in ("**Question:**", "**Inputs:**", "**Outputs:**"):
             assert word in first.source, file.name
+
+
+def test_every_question_of_the_report_has_its_figure() -> None:
+    text = (paths.NOTEBOOKS / "06_report.ipynb").read_text(encoding="utf-8")
+    for number, section in enumerate(text.split("## Q")[1:], start=1):
+        led = re.findall(r"\((\w+)\.ipynb#(figure-\w+)\)", section)
+        assert led or "show(" in section, number
+        for page, anchor in led:
+            for study in ("cub200-cpu", "cars196-cpu", "demo"):
+                made = (paths.REPORTS / study / f"{page}.html").read_text(encoding="utf-8")
+                assert f'id="{anchor}"' in made, (study, page, anchor)
+    assert number == 8
