@@ -18,7 +18,7 @@ setup: $(STAMP) ## make the environment .venv from requirements.lock (happens by
 
 repro: $(STAMP) ## run what has changed of the studies, down to reports/index.html
 	@git rev-parse --git-dir >/dev/null 2>&1 || $(ENV) dvc config --local core.no_scm true
-	@start=$$(date +%s); $(ENV) python -m lib.params || exit $$?; \
+	@start=$$(date +%s); $(ENV) python -m lib.core.params || exit $$?; \
 	$(ENV) dvc repro $(ARGS) || exit $$?; \
 	echo "Done in $$(($$(date +%s) - start)) s. Open $(CURDIR)/reports/index.html"
 
@@ -39,7 +39,7 @@ test-faults: $(STAMP) ## make every fault on purpose; writes docs/reliability.md
 	--reliability=docs/reliability.md $(ARGS)
 
 verify: $(STAMP) ## run the demo twice from nothing and compare every table and weight (20 minutes)
-	@$(ENV) python -m lib.verify_runs $(ARGS)
+	@$(ENV) python -m lib.run.verify_runs $(ARGS)
 
 lab: $(STAMP) ## open the notebooks in JupyterLab
 	@$(ENV) jupyter lab --notebook-dir=notebooks $(ARGS)

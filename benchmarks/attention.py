@@ -1,4 +1,4 @@
-"""SmoothGrad: the paper's loop over images against `lib.attribution`, same images, model, noise.
+"""SmoothGrad: the paper's loop over images against `lib.attention.attribution`.
 
     python -m benchmarks.attention [--images 8] [--copies 25] [--side 128] [--rounds 3]
         [--trunk efficientnet_lite0] [--threads 2] [--device cpu] [--only bf16] [--small]
@@ -20,8 +20,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from lib.attribution import attribute
-from lib.embedder import Embedder
+from lib.attention.attribution import attribute
+from lib.models.embedder import Embedder
 
 VARIANTS: dict[str, dict | None] = {
     "the paper's loop": None,
@@ -109,7 +109,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--only", default="", help="beside the loop, variants with this in a name")
-    parser.add_argument("--trunk", default="efficientnet_lite0", help="a name of lib/trunks.py")
+    parser.add_argument(
+        "--trunk", default="efficientnet_lite0", help="a name of lib/models/trunks.py"
+    )
     parser.add_argument("--small", action="store_true", help="tiny sizes: does it run?")
     arguments = parser.parse_args()
     if arguments.small:

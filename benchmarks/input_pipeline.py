@@ -1,4 +1,4 @@
-"""Making training batches: the classical path against `lib.scenes`, on the same photographs.
+"""Making training batches: the classical path against `lib.images.scenes`, on the same photographs.
 
     DATA_MIRROR=... python benchmarks/input_pipeline.py [--sizes 128 227] [--workers 1 2]
         [--images 1024] [--rounds 3] [--small]
@@ -30,11 +30,13 @@ from torch import Tensor
 from torchvision import transforms
 from torchvision.transforms import functional as F
 
-from lib import datasets, paths
-from lib.backgrounds import pools
-from lib.files import write_json
-from lib.scenes import TEST_CROP, Scenes
-from lib.store import decode_all, open_image, write_store
+from lib.core import paths
+from lib.core.files import write_json
+from lib.data import datasets
+from lib.data.backgrounds import pools
+from lib.data.store import decode_all, open_image, write_store
+from lib.images.crops import TEST_CROP
+from lib.images.scenes import Scenes
 
 BATCH = 32
 

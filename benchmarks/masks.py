@@ -1,4 +1,4 @@
-"""Masks: what the command `rembg p -om` does against `lib.rembg_masks`, same folder, same cores.
+"""Masks: the command `rembg p -om` against `lib.masks.rembg_models`, same folder, same cores.
 
     DATA_MIRROR=... python benchmarks/masks.py [--images 96] [--model u2netp] [--workers 2]
 
@@ -21,10 +21,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from lib import datasets
-from lib.rembg_masks import _chunk, predict
-from lib.store import open_image, shrunk_size
-from lib.weights import mask_model
+from lib.data import datasets
+from lib.data.store import open_image, shrunk_size
+from lib.masks.rembg_models import _chunk, mask_model, predict
 
 
 def photographs(count: int) -> list[Path]:

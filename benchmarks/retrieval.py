@@ -1,4 +1,4 @@
-"""Time and memory of `lib.retrieval` against pytorch-metric-learning's AccuracyCalculator.
+"""Time and memory of `lib.retrieval.search` against pytorch-metric-learning's AccuracyCalculator.
 
     python -m benchmarks.retrieval          15,000 images, 2,777 classes, 128-d
     python -m benchmarks.retrieval --small  3,000 images, 555 classes: does it run?
@@ -49,7 +49,8 @@ def make(size: int, seed: int = 0) -> tuple[Tensor, Tensor]:
 
 def ours(embeddings: Tensor, labels: Tensor) -> dict[str, float]:
     """Means of our per-query values."""
-    from lib.retrieval import METRICS, evaluate
+
+    from lib.retrieval.metrics import METRICS, evaluate
 
     scores = evaluate(embeddings, labels)
     return {name: float(scores[name].nanmean()) for name in METRICS}

@@ -15,8 +15,12 @@ import numpy as np
 import pandas as pd
 import torch
 
-from lib import evaluate, params, retrieval, shifts, train
-from lib.scenes import Scenes
+from lib.core import hardware, params
+from lib.evaluation import effects, embeddings, models
+from lib.images.scenes import Scenes
+from lib.masks import sources
+from lib.models import embedding
+from lib.retrieval import metrics
 
 
 def main() -> int:
@@ -25,13 +29,13 @@ def main() -> int:
     parser.add_argument("--study", default="demo")
     parser.add_argument("--small", action="store_true", help="32 images, one draw")
     arguments = parser.parse_args()
-    model = evaluate.models_of(arguments.study)[0]
-    scenes = Scenes(arguments.study, evaluate.mask_source(arguments.study), train.device())
+    model = models.models_of(arguments.study)[0]
+    scenes = Scenes(arguments.study, sources.mask_source(arguments.study), hardware.device())
     rows = scenes.store.rows("test")
     rows = rows[:32] if arguments.small else rows
     settings = params.section(arguments.study, "shift")
     draws = 1 if arguments.small else settings["draws"]
-    planned = evaluate.plan(settings["conditions"], draws, settings["draws_control"])
+    planned = embeddings.plan(settings["conditions"], draws, settings["draws_control"])
     print(f"{arguments.study}: {len(rows):,} images, {len(planned)} pairs of condition and draw")
     seconds = measure(model, scenes, rows, planned)
     for name, value in seconds.items():
@@ -41,29 +45,29 @@ def main() -> int:
 
 
 def measure(
-    model: evaluate.Model, scenes: Scenes, rows: np.ndarray, planned: list[tuple[str, int]]
+    model: models.Model, scenes: Scenes, rows: np.ndarray, planned: list[tuple[str, int]]
 ) -> dict[str, float]:
     """Seconds by the clock: embedding under each condition (all draws), search, statistics."""
     labels, own = torch.as_tensor(scenes.store.labels[rows]), torch.arange(len(rows))
     loaded, clean, frames, seconds = model.load(), None, [], {"search": 0.0}
     for condition, draw in planned:
         start = time.perf_counter()
-        vectors = shifts.embed(
+        vectors = embedding.embed(
             loaded, scenes, rows, condition, draw=draw, seed=0, size=model.image_size,
             precision=model.precision,
         )  # fmt: skip
         seconds[condition] = seconds.get(condition, 0) + time.perf_counter() - start
         start, clean = time.perf_counter(), vectors if clean is None else clean
-        found = {"both": retrieval.evaluate(vectors, labels)}
+        found = {"both": metrics.evaluate(vectors, labels)}
         if condition != "clean":
-            found["query"] = retrieval.evaluate(vectors, labels, clean, labels, exclude=own)
+            found["query"] = metrics.evaluate(vectors, labels, clean, labels, exclude=own)
         seconds["search"] += time.perf_counter() - start
         for sides, values in found.items():
-            frame = pd.DataFrame({name: values[name].numpy() for name in evaluate.METRICS})
+            frame = pd.DataFrame({name: values[name].numpy() for name in embeddings.METRICS})
             frame = frame.assign(row=rows, label=labels, loss=model.loss, arm=model.arm, seed=0)
             frames.append(frame.assign(condition=condition, sides=sides, draw=draw))
     start, table = time.perf_counter(), pd.concat(frames, ignore_index=True)
-    for statistic in (evaluate.summary, evaluate.effects, evaluate.intervals):
+    for statistic in (effects.summary, effects.effects, effects.intervals):
         statistic(table)
     seconds["statistics"] = time.perf_counter() - start
     return seconds

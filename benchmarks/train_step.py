@@ -1,9 +1,9 @@
-"""A training step: the plain float32 loop against `lib.train`, same network, loss and images.
+"""A training step: the plain float32 loop against `lib.training.trainer`, same images.
 
     python benchmarks/train_step.py [--sizes 128 227] [--cores 1 2] [--trunk efficientnet_lite0]
         [--steps 12] [--rounds 3] [--skip compiled] [--profile] [--small]
 
-Every variant makes its batches by `lib.scenes` and runs in a process of its own, after a warm-up;
+Every variant makes its batches by `lib.images.scenes`, in a process of its own, after a warm-up;
 torch.compile compiles during the warm-up, and its seconds are printed. On a shared machine read
 the last column: images per second of processor time. The pictures are noise: what is in them does
 not change the time, so no data set is needed. On a GPU `--cores` does nothing.
@@ -24,11 +24,14 @@ import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
-from lib import paths, train
-from lib.embedder import _FloatOnCpu
-from lib.files import write_json
-from lib.scenes import TEST_CROP, Scenes
-from lib.store import write_store
+from lib.core import hardware, paths
+from lib.core.files import write_json
+from lib.data.store import write_store
+from lib.images.crops import TEST_CROP
+from lib.images.scenes import Scenes
+from lib.models.embedder import _FloatOnCpu
+from lib.training import recipe as recipes
+from lib.training import sampling, trainer
 
 CLASSES, EACH, BATCH = 16, 8, 32
 
@@ -48,9 +51,9 @@ def write_study(root: Path, size: int) -> None:
     write_json(where.masks / "drawn" / "masks.json", facts)
 
 
-def recipe(trunk: str, size: int, precision: str) -> train.Recipe:
+def recipe(trunk: str, size: int, precision: str) -> recipes.Recipe:
     """The CPU studies' settings, BGAugment arm."""
-    return train.Recipe(
+    return recipes.Recipe(
         dataset="cub200", loss="normalized_softmax", arm="bgaugment", p=1.0, seed=0, trunk=trunk,
         embedding=128, image_size=size, optimiser="adamw", lr_trunk=1e-4, lr_head=1e-3,
         lr_loss=1e-2, weight_decay=1e-4, batch=BATCH, iterations=100, epochs=1, patience=1,
@@ -58,25 +61,25 @@ def recipe(trunk: str, size: int, precision: str) -> train.Recipe:
     )  # fmt: skip
 
 
-def keep(run: train.Run) -> None:
+def keep(run: trainer.Run) -> None:
     """Ours as it is."""
 
 
-def bf16_everywhere(run: train.Run) -> None:
+def bf16_everywhere(run: trainer.Run) -> None:
     """Undo the exception for strided depthwise convolutions."""
     for module in run.model.modules():
         if isinstance(module, _FloatOnCpu):
             module.__class__ = type(module).__mro__[2]
 
 
-def one_by_one(run: train.Run) -> None:
+def one_by_one(run: trainer.Run) -> None:
     """An optimiser that visits one tensor at a time: torch's default on the CPU."""
     groups = [{"params": g["params"], "lr": g["lr"]} for g in run.optimiser.param_groups]
     decay = run.recipe.weight_decay
     run.optimiser = torch.optim.AdamW(groups, weight_decay=decay, foreach=False, fused=False)
 
 
-def plain(run: train.Run) -> None:
+def plain(run: trainer.Run) -> None:
     """The loop that one would write first, channels_last, the loss read at every step."""
     one_by_one(run)
     bf16_everywhere(run)
@@ -84,19 +87,19 @@ def plain(run: train.Run) -> None:
     run.step = lambda *given: step(*given).cpu()
 
 
-def compiled(run: train.Run) -> None:
+def compiled(run: trainer.Run) -> None:
     """torch.compile of the trunk."""
     run.model.trunk.features = torch.compile(run.model.trunk.features)
 
 
-def frozen(run: train.Run, share: float = 0.5) -> None:
+def frozen(run: trainer.Run, share: float = 0.5) -> None:
     """No gradients for the first half of the trunk's convolutions and all before them."""
     layers = [m for m in run.model.trunk.modules() if isinstance(m, nn.Conv2d | nn.BatchNorm2d)]
     for layer in layers[: int(len(layers) * share)]:
         layer.requires_grad_(False)
 
 
-VARIANTS: dict[str, tuple[str, Callable[[train.Run], None]]] = {
+VARIANTS: dict[str, tuple[str, Callable[[trainer.Run], None]]] = {
     "plain f32, channels_last": ("f32", plain),
     "f32, fused optimiser": ("f32", bf16_everywhere),
     "bf16 everywhere, fused": ("bf16", bf16_everywhere),
@@ -111,12 +114,12 @@ def work(name: str, root: Path, size: int, cores: int, given: dict[str, Any]) ->
     torch.set_num_threads(cores)
     paths.ROOT = root
     precision, change = VARIANTS[name]
-    run = train.Run(
-        recipe(given["trunk"], size, precision), Scenes(str(size), "drawn", train.device())
+    run = trainer.Run(
+        recipe(given["trunk"], size, precision), Scenes(str(size), "drawn", hardware.device())
     )
     change(run)
     run.model.train()
-    batches = train.epoch_rows(run.labels, run.recipe, 1)
+    batches = sampling.epoch_rows(run.labels, run.recipe, 1)
     start = time.perf_counter()
     for number in range(3):
         float(run.step(batches[number], number))
@@ -129,7 +132,7 @@ def work(name: str, root: Path, size: int, cores: int, given: dict[str, Any]) ->
     return [*best, warm, table]
 
 
-def timed(run: train.Run, batches: np.ndarray, steps: int) -> tuple[float, float]:
+def timed(run: trainer.Run, batches: np.ndarray, steps: int) -> tuple[float, float]:
     """Images per second and per second of processor time of so many steps."""
     start, used = time.perf_counter(), time.process_time()
     losses = [run.step(batches[number], number) for number in range(steps)]
@@ -138,7 +141,7 @@ def timed(run: train.Run, batches: np.ndarray, steps: int) -> tuple[float, float
     return done / (time.perf_counter() - start), done / (time.process_time() - used)
 
 
-def profiled(run: train.Run, batches: np.ndarray, steps: int = 3) -> str:
+def profiled(run: trainer.Run, batches: np.ndarray, steps: int = 3) -> str:
     """Where the time of a step goes: the ten operations that cost most, by their own time."""
     kinds = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * torch.cuda.is_available()
     with profile(activities=kinds) as seen:

@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib import masks, paths
-from lib.files import digest, write_json
-from lib.store import write_store
+from lib.core import paths
+from lib.core.files import digest, write_json
+from lib.data.store import write_store
+from lib.masks import sources
 from tests.reliability import (  # noqa: F401 (hooks)
     pytest_addoption,
     pytest_collection_modifyitems,
@@ -71,7 +72,7 @@ def study(home: Path) -> str:
     soft[-1][:] = 0
     made = write_store(where.masks / "drawn", index, soft)
     areas = index.assign(area=[mask.mean() / 255 for mask in soft])
-    areas["usable"] = areas["area"].between(masks.EMPTY, masks.FULL)
+    areas["usable"] = areas["area"].between(sources.EMPTY, sources.FULL)
     areas.to_csv(where.masks / "drawn" / "areas.csv", index=False)
     facts = {"source": "drawn", "images": store.fingerprint, "masks": made.fingerprint}
     facts["areas"] = digest(where.masks / "drawn" / "areas.csv")

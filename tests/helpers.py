@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from lib import paths
+from lib.core import paths
 
 ROOT = paths.ROOT  # as it is before a test moves it
 DOCS = ROOT / "docs"

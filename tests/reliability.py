@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from lib.files import atomic
+from lib.core.files import atomic
 
 TESTS = Path(__file__).resolve().parent
 PAGE = TESTS.parent / "docs" / "reliability.md"

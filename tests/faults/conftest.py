@@ -1,3 +1,3 @@
 """What the fault tests share."""
 
-from tests.test_train import recipe  # noqa: F401 (a fixture)
+from tests.training.test_trainer import recipe  # noqa: F401 (a fixture)

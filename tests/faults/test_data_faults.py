@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lib import masks, paths, prepare
-from lib.errors import StudyError
-from lib.store import Store
+from lib.core import paths
+from lib.core.errors import StudyError
+from lib.data import prepare
+from lib.data.store import Store
+from lib.masks import sources
 
 NAMES = {
     "space": "two words",
@@ -48,7 +50,7 @@ def test_names_come_back_as_they_were(home: Path) -> None:
     store = prepare.prepare_images("s", "folder", 20, {"folder": "mine"})
     assert sorted(set(store.index["class_name"])) == sorted(NAMES.values())
     assert all(file.is_file() for file in prepare.source_files("s"))
-    made = masks.make_masks("s", "full")
+    made = sources.make_masks("s", "full")
     assert list(made.index["path"]) == list(store.index["path"])
     assert all(isinstance(name, str) for name in made.index["class_name"])
 
@@ -141,14 +143,14 @@ def test_exact_masks_of_another_shape_are_refused(home: Path) -> None:
         for k in range(2):
             Image.new("L", (80, 60), 100).save(root / "masks" / f"c{c}" / f"{k}.png")
     prepare.prepare_images("s", "folder", 20, {"folder": "mine"})
-    assert masks.make_masks("s", "true").image(0).shape == (20, 26)
+    assert sources.make_masks("s", "true").image(0).shape == (20, 26)
     odd = root / "masks" / "c2" / "1.png"
     Image.new("L", (30, 40), 100).save(odd)
     with pytest.raises(StudyError, match="c2/1.png is 30x40 pixels.*another shape"):
-        masks.make_masks("s", "true")
+        sources.make_masks("s", "true")
     odd.write_text("no picture")
     with pytest.raises(StudyError, match="c2/1.png cannot be decoded"):
-        masks.make_masks("s", "true")
+        sources.make_masks("s", "true")
     assert Store.open(paths.StudyPaths("s").masks / "true").image(0).shape == (20, 26)
 
 

@@ -17,11 +17,16 @@ import pytest
 import torch
 from nbformat.v4 import new_code_cell, new_notebook
 
-from lib import evaluate, files, keep, masks, paths, prepare, train
-from lib.errors import StudyError
-from lib.execute import NotebookFailed, execute
-from lib.scenes import Scenes
-from lib.store import Store
+from lib.core import cache, files, paths
+from lib.core.errors import StudyError
+from lib.data import prepare
+from lib.data.store import Store
+from lib.evaluation import embeddings, models
+from lib.images.scenes import Scenes
+from lib.masks import sources
+from lib.run.execute import NotebookFailed, execute
+from lib.training import recipe as recipes
+from lib.training import trainer
 from tests.faults.damage import flip
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -61,15 +66,15 @@ def test_a_flipped_bit_in_masks_is_refused(study: str, name: str) -> None:
         Scenes(study, "drawn")
 
 
-def settings(recipe: train.Recipe) -> dict:
+def settings(recipe: recipes.Recipe) -> dict:
     """The fields of a recipe that train_study takes."""
     own = ("loss", "arm", "seed", "p", "loss_arguments")
     return {f.name: getattr(recipe, f.name) for f in fields(recipe) if f.name not in own}
 
 
 @pytest.fixture
-def trained(study: str, recipe: train.Recipe) -> str:
-    train.train_study(study, "triplet", [0], 1.0, Scenes(study, "drawn"), **settings(recipe))
+def trained(study: str, recipe: recipes.Recipe) -> str:
+    trainer.train_study(study, "triplet", [0], 1.0, Scenes(study, "drawn"), **settings(recipe))
     return study
 
 
@@ -79,18 +84,18 @@ def trained(study: str, recipe: train.Recipe) -> str:
     "one bit; the file deleted",
     "refused, file named, and which notebook to run; running it brings the same weights back",
 )
-def test_damaged_weights_are_refused_and_come_back(trained: str, recipe: train.Recipe) -> None:
+def test_damaged_weights_are_refused_and_come_back(trained: str, recipe: recipes.Recipe) -> None:
     (file,) = paths.StudyPaths(trained).models.glob("*/base-0.safetensors")
     whole = file.read_bytes()
     flip(file)
     with pytest.raises(StudyError, match="base-0.safetensors is damaged.*03_train .* triplet"):
-        evaluate.models_of(trained)
+        models.models_of(trained)
     file.unlink()
     with pytest.raises(StudyError, match="base-0.safetensors is gone"):
-        evaluate.models_of(trained)
+        models.models_of(trained)
     scenes = Scenes(trained, "drawn")
-    train.train_study(trained, "triplet", [0], 1.0, scenes, **settings(recipe))
-    assert file.read_bytes() == whole and len(evaluate.models_of(trained)) == 3
+    trainer.train_study(trained, "triplet", [0], 1.0, scenes, **settings(recipe))
+    assert file.read_bytes() == whole and len(models.models_of(trained)) == 3
 
 
 @pytest.mark.fault(
@@ -102,27 +107,27 @@ def test_damaged_weights_are_refused_and_come_back(trained: str, recipe: train.R
 @pytest.mark.parametrize("name", ["best.safetensors", "history.csv"])
 def test_a_damaged_finished_training_is_not_used(study, recipe, tmp_path, name: str) -> None:
     scenes = Scenes(study, "drawn")
-    best, _ = train.fit(recipe, scenes, tmp_path / "s")
+    best, _ = trainer.fit(recipe, scenes, tmp_path / "s")
     flip(best.parent / name)
     with pytest.raises(StudyError, match=f"{name} is damaged.*Delete .*trained from its begin"):
-        train.fit(recipe, scenes, tmp_path / "s")
+        trainer.fit(recipe, scenes, tmp_path / "s")
 
 
 @pytest.fixture
 def stopped(study, recipe, tmp_path, monkeypatch):
     """A training stopped after its second epoch: folder, and what it would have ended with."""
-    scenes, one = Scenes(study, "drawn"), train.Run.train_epoch
-    whole, _ = train.fit(recipe, scenes, tmp_path / "whole")
+    scenes, one = Scenes(study, "drawn"), trainer.Run.train_epoch
+    whole, _ = trainer.fit(recipe, scenes, tmp_path / "whole")
 
-    def dies(self: train.Run, epoch: int) -> float:
+    def dies(self: trainer.Run, epoch: int) -> float:
         if epoch == 3:
             raise KeyboardInterrupt
         return one(self, epoch)
 
-    monkeypatch.setattr(train.Run, "train_epoch", dies)
+    monkeypatch.setattr(trainer.Run, "train_epoch", dies)
     with pytest.raises(KeyboardInterrupt):
-        train.fit(recipe, scenes, tmp_path / "cut")
-    monkeypatch.setattr(train.Run, "train_epoch", one)
+        trainer.fit(recipe, scenes, tmp_path / "cut")
+    monkeypatch.setattr(trainer.Run, "train_epoch", one)
     return scenes, tmp_path / "cut", whole.read_bytes()
 
 
@@ -140,7 +145,7 @@ def test_a_damaged_checkpoint_is_never_used(stopped, recipe, tmp_path) -> None:
         shutil.copytree(folder, tmp_path / "again", dirs_exist_ok=True)
         flip(tmp_path / "again" / last.relative_to(folder), place, bit=3)
         try:
-            assert train.fit(recipe, scenes, tmp_path / "again")[0].read_bytes() == expected
+            assert trainer.fit(recipe, scenes, tmp_path / "again")[0].read_bytes() == expected
         except StudyError as error:
             assert "last.pt is no whole checkpoint" in str(error)
             refused += 1
@@ -159,7 +164,7 @@ def test_damaged_weights_beside_a_checkpoint_are_never_used(stopped, recipe) -> 
     (best,) = folder.glob("*/best.safetensors")
     flip(best)
     try:
-        assert train.fit(recipe, scenes, folder)[0].read_bytes() == expected
+        assert trainer.fit(recipe, scenes, folder)[0].read_bytes() == expected
     except StudyError as error:
         assert "best.safetensors is damaged" in str(error)
 
@@ -174,7 +179,7 @@ def test_damaged_tensors_are_made_again(home: Path, capfd) -> None:
     def make() -> dict[str, torch.Tensor]:
         return {"x": torch.arange(300.0).view(30, 10), "y": torch.tensor([0.5])}
 
-    keep.kept("s", "kind", "key", make)
+    cache.kept("s", "kind", "key", make)
     (file,) = paths.StudyPaths("s").scratch.glob("kind/*")
     again = []
     for place in [*np.linspace(0, 1, 40), None]:
@@ -182,12 +187,12 @@ def test_damaged_tensors_are_made_again(home: Path, capfd) -> None:
             file.write_bytes(b"\x80\x04K\x01.")
         else:
             flip(file, place, bit=5)
-        found = keep.kept("s", "kind", "key", lambda: again.append(1) or make())
+        found = cache.kept("s", "kind", "key", lambda: again.append(1) or make())
         assert all(torch.equal(found[name], value) for name, value in make().items())
     assert (
         len(again) == 41 and "is damaged: what it held is computed again" in capfd.readouterr()[1]
     )
-    keep.kept("s", "kind", "key", lambda: pytest.fail("a whole file was made again"))
+    cache.kept("s", "kind", "key", lambda: pytest.fail("a whole file was made again"))
 
 
 @pytest.mark.fault(
@@ -208,7 +213,7 @@ def test_a_vanished_file_is_named(home: Path, study: str, name: str) -> None:
     folder = (home / "data" / name).parent.name
     with pytest.raises(StudyError, match=f"{folder}.*([Rr]un|is gone)"):
         prepare.about(study)
-        Scenes(study, evaluate.mask_source(study))
+        Scenes(study, sources.mask_source(study))
 
 
 FULL = """
@@ -216,8 +221,9 @@ import resource, signal, sys
 import numpy as np, pandas as pd, torch
 from pathlib import Path
 from torch import nn
-from lib import embedder, files
-from lib.errors import StudyError
+from lib.core import files
+from lib.models import embedder
+from lib.core.errors import StudyError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 home, table = Path(sys.argv[1]), pd.DataFrame({"x": np.random.rand(100_000)})
 def checkpoint(path):
@@ -304,11 +310,13 @@ def test_too_little_room_is_said_before_a_stage(
     options["classes"] = {"train": 2, "val": 2, "test": 2}
     work = {
         "data": lambda: prepare.prepare_images("new", "rendered", 40, options),
-        "masks": lambda: masks.make_masks(trained, "full"),
-        "train": lambda: train.fit(recipe, scenes, home / "elsewhere"),
-        "shift": lambda: next(evaluate.per_query(trained, ["clean"], 1, 1, 0)),
+        "masks": lambda: sources.make_masks(trained, "full"),
+        "train": lambda: trainer.fit(recipe, scenes, home / "elsewhere"),
+        "shift": lambda: next(embeddings.per_query(trained, ["clean"], 1, 1, 0)),
     }
-    monkeypatch.setattr("lib.files.shutil.disk_usage", lambda _: types.SimpleNamespace(free=100))
+    monkeypatch.setattr(
+        "lib.core.files.shutil.disk_usage", lambda _: types.SimpleNamespace(free=100)
+    )
     with pytest.raises(StudyError, match="needs .* GB, .* are free"):
         work[stage]()
 

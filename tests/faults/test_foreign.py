@@ -12,10 +12,14 @@ import pytest
 import torch
 from bs4 import BeautifulSoup
 
-from lib import download, fetch, html, keep, paths, rembg_masks, train
-from lib.embedder import Embedder, load_weights
-from lib.errors import StudyError
-from lib.execute import clean
+from lib.core import cache, paths
+from lib.core.errors import StudyError
+from lib.data import download, mirror
+from lib.masks import rembg_models
+from lib.models.embedder import Embedder, load_weights
+from lib.report import html
+from lib.run.cleaning import clean
+from lib.training import trainer
 
 TAGS = ["<script>alert(1)</script>", "<b>bold", "<img src=x onerror=alert(1)>", "</td><iframe>"]
 
@@ -46,15 +50,15 @@ def test_a_pickle_is_refused_and_not_run(home: Path, recipe) -> None:
         load_weights(Embedder("tiny", 4), home / "a.safetensors")
     (home / "last.pt").write_bytes(evil)
     with pytest.raises(StudyError, match="last.pt is no whole checkpoint"):
-        train._checkpoint(home / "last.pt", torch.device("cpu"))
+        trainer._checkpoint(home / "last.pt", torch.device("cpu"))
     torch.save(_Bomb(trace), home / "last.pt")
     with pytest.raises(StudyError, match="last.pt is no whole checkpoint"):
-        train._checkpoint(home / "last.pt", torch.device("cpu"))
+        trainer._checkpoint(home / "last.pt", torch.device("cpu"))
     cached = paths.StudyPaths("s").scratch / "kind" / "key.safetensors"
     cached.parent.mkdir(parents=True)
     cached.write_bytes(evil)
     one = {"x": torch.ones(3)}
-    assert torch.equal(keep.kept("s", "kind", "key", lambda: one)["x"], one["x"])
+    assert torch.equal(cache.kept("s", "kind", "key", lambda: one)["x"], one["x"])
     for chunk in (evil, None):
         file = home / "0.npz"
         if chunk:
@@ -62,7 +66,7 @@ def test_a_pickle_is_refused_and_not_run(home: Path, recipe) -> None:
         else:
             np.savez(file, np.array([_Bomb(trace)], dtype=object))
         with pytest.raises(StudyError, match="0.npz is damaged"):
-            list(rembg_masks._masks_in(file))
+            list(rembg_models._masks_in(file))
     assert not trace.exists()
 
 
@@ -126,7 +130,7 @@ def test_links_to_the_outside_are_refused(tmp_path: Path, kind: bytes, target: s
         member.type, member.linkname = kind, target
         members.addfile(member)
     with pytest.raises(StudyError, match="a.tar"):
-        fetch.extract(tmp_path / "a.tar", tmp_path / "deep" / "out")
+        mirror.extract(tmp_path / "a.tar", tmp_path / "deep" / "out")
     assert not (tmp_path / "deep" / "out").exists()
 
 
@@ -141,5 +145,5 @@ def test_a_tar_that_swells_is_refused(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "a.tgz", "w:gz", compresslevel=9) as members:
         members.add(tmp_path / "zeros", "zeros")
     with pytest.raises(StudyError, match="over a hundred times its own"):
-        fetch.extract(tmp_path / "a.tgz", tmp_path / "out")
+        mirror.extract(tmp_path / "a.tgz", tmp_path / "out")
     assert not (tmp_path / "out").exists()

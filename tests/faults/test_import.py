@@ -18,8 +18,8 @@ def watch(event, arguments):
         if Path(arguments[0]).absolute().is_relative_to(root):
             found.append((event, arguments[0]))
 sys.addaudithook(watch)
-for file in sorted((root / "lib").glob("*.py")):
-    importlib.import_module(f"lib.{file.stem}")
+for file in sorted((root / "lib").rglob("*.py")):
+    importlib.import_module(".".join(file.relative_to(root).with_suffix("").parts))
 print(found)
 """
 

@@ -10,25 +10,25 @@ import time
 import numpy as np
 import pytest
 
-from tests.test_pipeline import LOSSES, Clone
+from tests.pipeline.test_pipeline import LOSSES, Clone
 
 KILLS, TRIES = 10, 40
 FIRST = LOSSES[0]
 # Stage: its command (as in dvc.yaml), and what it writes.
 STAGES = {
-    "data": (["lib.execute", "01_data"], ["data/prepared/tiny", "data/raw"]),
-    "masks": (["lib.execute", "02_masks", "--next", f"03_train_{FIRST}"], ["data/masks/tiny"]),
+    "data": (["lib.run.execute", "01_data"], ["data/prepared/tiny", "data/raw"]),
+    "masks": (["lib.run.execute", "02_masks", "--next", f"03_train_{FIRST}"], ["data/masks/tiny"]),
     "train": (
-        ["lib.execute", "03_train", "-p", f"loss={FIRST}", "--stem", f"03_train_{FIRST}"],
+        ["lib.run.execute", "03_train", "-p", f"loss={FIRST}", "--stem", f"03_train_{FIRST}"],
         [f"data/models/tiny/{FIRST}"],
     ),
     "shift": (
-        ["lib.execute", "04_shift", "--previous", f"03_train_{FIRST}"],
+        ["lib.run.execute", "04_shift", "--previous", f"03_train_{FIRST}"],
         ["data/shift/tiny"],
     ),
-    "attention": (["lib.execute", "05_attention"], ["data/attention/tiny"]),
-    "report": (["lib.execute", "06_report", "--next", ""], ["reports/summaries"]),
-    "index": (["lib.gallery"], []),
+    "attention": (["lib.run.execute", "05_attention"], ["data/attention/tiny"]),
+    "report": (["lib.run.execute", "06_report", "--next", ""], ["reports/summaries"]),
+    "index": (["lib.report.front_page"], []),
 }
 pytestmark = [
     pytest.mark.slow,
@@ -50,7 +50,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
 def start(clone: Clone, stage: str) -> subprocess.Popen:
     module, *words = STAGES[stage][0]
     command = [sys.executable, "-m", module, *words]
-    command += ["--study", "tiny"] if module == "lib.execute" else []
+    command += ["--study", "tiny"] if module == "lib.run.execute" else []
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "NUMBA_DISABLE_JIT": "1"}
     environment.pop("PYTHONPATH", None)
     return subprocess.Popen(

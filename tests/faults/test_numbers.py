@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from lib import evaluate, train
-from lib.errors import StudyError
-from lib.scenes import Scenes
+from lib.core.errors import StudyError
+from lib.evaluation import embeddings
+from lib.images.scenes import Scenes
+from lib.models import embedder
+from lib.report import training_curves
+from lib.training import sampling, trainer
 
 
 @pytest.mark.fault(
@@ -22,13 +25,13 @@ from lib.scenes import Scenes
 def test_a_rate_far_too_high(study, recipe, tmp_path, rate: float, optimiser: str) -> None:
     made = replace(recipe, lr_trunk=rate, lr_head=rate, optimiser=optimiser, iterations=1, epochs=2)
     try:
-        best, history = train.fit(made, Scenes(study, "drawn"), tmp_path)
+        best, history = trainer.fit(made, Scenes(study, "drawn"), tmp_path)
     except StudyError as error:
         assert f"lr_trunk {rate:g}" in str(error)
         assert not list(tmp_path.glob("*/history.csv"))
     else:
         assert history["map_at_r"].notna().all()
-        weights = train.trained(best, "tiny", 4).state_dict().values()
+        weights = embedder.trained(best, "tiny", 4).state_dict().values()
         assert all(torch.isfinite(value).all() for value in weights)
 
 
@@ -39,17 +42,17 @@ def test_a_rate_far_too_high(study, recipe, tmp_path, rate: float, optimiser: st
     "stops before the epoch is judged or kept; rates named",
 )
 def test_weights_that_are_no_numbers_are_not_kept(study, recipe, tmp_path, monkeypatch) -> None:
-    one = train.Run.train_epoch
+    one = trainer.Run.train_epoch
 
-    def spoils(self: train.Run, epoch: int) -> float:
+    def spoils(self: trainer.Run, epoch: int) -> float:
         loss = one(self, epoch)
         if epoch == 2:
             next(self.model.parameters()).data[0] = torch.nan
         return loss
 
-    monkeypatch.setattr(train.Run, "train_epoch", spoils)
+    monkeypatch.setattr(trainer.Run, "train_epoch", spoils)
     with pytest.raises(StudyError, match="no number in epoch 2 .*lr_trunk 0.001"):
-        train.fit(recipe, Scenes(study, "drawn"), tmp_path)
+        trainer.fit(recipe, Scenes(study, "drawn"), tmp_path)
     assert not list(tmp_path.glob("*/history.csv"))
 
 
@@ -62,8 +65,8 @@ def test_weights_that_are_no_numbers_are_not_kept(study, recipe, tmp_path, monke
 def test_crops_larger_than_the_store_are_refused(study, recipe, tmp_path) -> None:
     scenes = Scenes(study, "drawn")
     with pytest.raises(StudyError, match="image_size is 73 pixels, .* short side of 72"):
-        train.fit(replace(recipe, image_size=73), scenes, tmp_path)
-    train.Run(replace(recipe, image_size=72), scenes)
+        trainer.fit(replace(recipe, image_size=73), scenes, tmp_path)
+    trainer.Run(replace(recipe, image_size=72), scenes)
 
 
 @pytest.mark.fault(
@@ -73,12 +76,11 @@ def test_crops_larger_than_the_store_are_refused(study, recipe, tmp_path) -> Non
     "pictures are drawn several times, as many of each class; the page says so",
 )
 def test_a_batch_larger_than_the_set(study, recipe) -> None:
-    from lib import learning
 
     labels = np.repeat([0, 1], 6)
-    rows = train.epoch_rows(labels, replace(recipe, batch=64), epoch=1)
+    rows = sampling.epoch_rows(labels, replace(recipe, batch=64), epoch=1)
     assert all(np.bincount(labels[batch]).tolist() == [32, 32] for batch in rows)
-    assert "2 of the classes have fewer than 32" in learning.sampling(
+    assert "2 of the classes have fewer than 32" in training_curves.sampling(
         Scenes(study, "drawn"), "triplet", 64
     )
 
@@ -91,6 +93,6 @@ def test_a_batch_larger_than_the_set(study, recipe) -> None:
 )
 def test_a_plan_without_draws_is_refused() -> None:
     with pytest.raises(StudyError, match="draws are 0 and 1"):
-        evaluate.plan(["clean", "random_background"], 0, 1)
+        embeddings.plan(["clean", "random_background"], 0, 1)
     with pytest.raises(StudyError, match="must hold 'clean'"):
-        evaluate.plan(["random_background"], 1, 1)
+        embeddings.plan(["random_background"], 1, 1)

@@ -5,9 +5,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lib import answers, evaluate, params, paths, prepare
-from lib.errors import StudyError
-from lib.execute import NotebookFailed, execute
+from lib.core import params, paths
+from lib.core.errors import StudyError
+from lib.data import prepare
+from lib.evaluation import embeddings, models
+from lib.masks import sources
+from lib.report import answers
+from lib.run.execute import NotebookFailed, execute
 
 GOOD = {"run": ["demo"], "losses": ["triplet"]}
 
@@ -95,9 +99,9 @@ def test_pictures_of_no_size_are_refused(home: Path, side: int) -> None:
 def test_what_each_notebook_reads_first_names_the_one_before(home: Path) -> None:
     wanted = {
         "01_data": lambda: prepare.about("s"),
-        "02_masks": lambda: evaluate.mask_source("s"),
-        "03_train": lambda: evaluate.models_of("s"),
-        "04_shift": lambda: evaluate.queries("s"),
+        "02_masks": lambda: sources.mask_source("s"),
+        "03_train": lambda: models.models_of("s"),
+        "04_shift": lambda: embeddings.queries("s"),
         "02 to 05": lambda: answers.Tables.read(home / "reports"),
     }
     for notebook, read in wanted.items():

@@ -7,20 +7,22 @@ from pathlib import Path
 
 import pytest
 
-from lib.files import digest
+from lib.core.files import digest
 from tests.faults.test_data_faults import NAMES, pictures
-from tests.test_execute import build
+from tests.run.test_execute import build
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 WORK = """
 import os, sys
 from pathlib import Path
 os.umask(int(sys.argv[2], 8))
-from lib import masks, paths, prepare
+from lib.core import paths
+from lib.data import prepare
+from lib.masks import sources
 home = Path(sys.argv[1])
 paths.ROOT, paths.RAW = home, home / "raw"
 prepare.prepare_images("s", "folder", 20, {"folder": "mine"})
-masks.make_masks("s", "full")
+sources.make_masks("s", "full")
 """
 DEEP = "/".join(["a folder with spaces", "ä" * 40, *["deep" * 10] * 4])
 LOCALE = next(
@@ -116,7 +118,7 @@ def test_a_notebook_in_another_place(tmp_path: Path) -> None:
     ):
         source = build(folder)
         text = (
-            "import sys\nfrom lib.execute import execute\nfrom pathlib import Path\n"
+            "import sys\nfrom lib.run.execute import execute\nfrom pathlib import Path\n"
             "execute(Path(sys.argv[1]), {}, Path(sys.argv[2]))\n"
         )
         command = [sys.executable, "-c", text, str(source), str(folder / "out")]

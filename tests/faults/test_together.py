@@ -10,18 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from lib import paths
-from lib.lock import one_at_a_time
-from tests.test_execute import build
-from tests.test_resume import RECIPE, results, work
+from lib.core import paths
+from lib.core.lock import one_at_a_time
+from tests.run.test_execute import build
+from tests.training.test_resume import RECIPE, results, work
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="locks of POSIX")
 HOLD = """
 import sys, time
 from pathlib import Path
-from lib import paths
-from lib.lock import one_at_a_time
+from lib.core import paths
+from lib.core.lock import one_at_a_time
 paths.ROOT = Path(sys.argv[1])
 with one_at_a_time("s"):
     print("held", flush=True)
@@ -74,7 +74,7 @@ def test_a_dead_run_holds_nothing(home: Path) -> None:
 
 @pytest.mark.fault(
     "together/notebook",
-    "python -m lib.execute of the same study twice at once",
+    "python -m lib.run.execute of the same study twice at once",
     "two processes started together",
     "the second waits and says so; both succeed, the results are those of one run",
 )
@@ -83,7 +83,8 @@ def test_a_notebook_executed_twice_at_once(tmp_path: Path) -> None:
     source = build(tmp_path)
     sections = tmp_path / "run.py"
     sections.write_text(
-        "import sys\nfrom pathlib import Path\nfrom lib import execute, params, paths\n"
+        "import sys\nfrom pathlib import Path\n"
+        "from lib.core import params, paths\nfrom lib.run import execute\n"
         f"paths.ROOT = Path({str(tmp_path)!r})\n"
         "params.section = lambda study, part: {}\nsys.exit(execute.main(sys.argv[1:]))\n"
     )
@@ -111,7 +112,7 @@ def test_two_trainings_in_one_folder(study: str, home: Path) -> None:
     import multiprocessing
 
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["lib.train"])
+    context.set_forkserver_preload(["lib.training.trainer"])
 
     def run(scratch: str, count: int) -> None:
         arguments = (home, RECIPE, home / scratch, "step", 0)

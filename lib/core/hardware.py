@@ -1,0 +1,51 @@
+"""The machine: device, threads, and which precision the processor multiplies."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+
+import torch
+
+from lib.core.progress import say
+
+THREADS = 2  # what the smallest machine has; more would change the last digits of the tables
+
+
+@contextmanager
+def fixed_threads() -> Iterator[None]:
+    """Let torch use THREADS threads on the CPU, however many it was given."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(THREADS)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@cache
+def cpu_has_bf16() -> bool:
+    """Whether this processor multiplies bf16 (AVX-512 BF16, AMX, or ARM's): most do not."""
+    found = getattr(torch.cpu, "get_capabilities", dict)()
+    return any(has for name, has in found.items() if "bf16" in name)
+
+
+@cache
+def used(asked: str, kind: str) -> str:
+    """The precision that `asked` ("bf16" or "f32") becomes on a device of `kind` ("cpu", "cuda").
+
+    A processor without bf16 imitates it: a training step takes eight times as long as in float32.
+    """
+    if asked == "bf16" and kind == "cpu" and not cpu_has_bf16():
+        say("This processor does not multiply bf16: float32 is used, which moves the last digits.")
+        return "f32"
+    return asked
+
+
+def autocast(where: torch.device, asked: str) -> torch.autocast:
+    """The context in which a network runs on `where` in the precision that was asked for."""
+    return torch.autocast(where.type, torch.bfloat16, enabled=used(asked, where.type) == "bf16")
+
+
+def device() -> torch.device:
+    """The GPU if there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,0 +1,54 @@
+"""Where everything lives. Every other module asks here; none builds a path of its own."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+NOTEBOOKS = ROOT / "notebooks"
+REPORTS = ROOT / "reports"
+PARAMS = ROOT / "params.yaml"
+RAW = ROOT / "data" / "raw"
+WEIGHTS = ROOT / "data" / "weights"
+FACTS = ROOT / "data" / "facts"
+
+
+@dataclass(frozen=True)
+class StudyPaths:
+    """The folders of one study."""
+
+    study: str
+
+    @property
+    def prepared(self) -> Path:
+        """Pixel store, index table and background pools (written by 01_data)."""
+        return ROOT / "data" / "prepared" / self.study
+
+    @property
+    def masks(self) -> Path:
+        """Soft masks in the store's geometry (written by 02_masks)."""
+        return ROOT / "data" / "masks" / self.study
+
+    @property
+    def models(self) -> Path:
+        """One folder per loss with weights and history (written by 03_train)."""
+        return ROOT / "data" / "models" / self.study
+
+    @property
+    def shift(self) -> Path:
+        """Per-query rows and cached embeddings (written by 04_shift)."""
+        return ROOT / "data" / "shift" / self.study
+
+    @property
+    def attention(self) -> Path:
+        """Per-image attention rows (written by 05_attention)."""
+        return ROOT / "data" / "attention" / self.study
+
+    @property
+    def scratch(self) -> Path:
+        """Half-done work that a killed run resumes from; safe to delete."""
+        return ROOT / "data" / "scratch" / self.study
+
+    @property
+    def reports(self) -> Path:
+        """Executed notebooks, HTML, tables and figures (in git)."""
+        return REPORTS / self.study

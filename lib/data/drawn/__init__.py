@@ -1,0 +1,1 @@
+"""The embedded data set: toys and surroundings drawn by code, with exact masks."""

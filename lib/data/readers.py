@@ -1,0 +1,225 @@
+"""Readers of the folder layouts in which people have the data sets on disk.
+
+A reader turns a folder into a table: path (relative to the folder), label (0-based), class_name,
+and split where the layout names one.
+"""
+
+from pathlib import Path
+from typing import Any
+import numpy as np
+import pandas as pd
+
+from lib.core.errors import StudyError
+
+PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+SPLITS = ("train", "validation", "test")
+
+
+def pictures(folder: Path) -> list[Path]:
+    """The picture files of a folder (not of folders in it), sorted by name."""
+    found = sorted(file for file in folder.glob("*") if file.suffix.lower() in PICTURES)
+    for file in found:
+        try:
+            f"{folder.name}/{file.name}".encode()
+        except UnicodeEncodeError as error:  # its bytes are of another encoding
+            raise StudyError(
+                f"{folder.name!r}/{file.name!r} is no text in UTF-8, so no table can name this "
+                "picture. Rename it."
+            ) from error
+    return found
+
+
+def _table(file: Path, columns: list[str] | None = None) -> pd.DataFrame:
+    names = {"names": columns} if columns else {}
+    return pd.read_csv(file, sep=" ", **names)
+
+
+def cub(root: Path) -> pd.DataFrame:
+    """CUB-200-2011 in its official layout (labels there start at 1)."""
+    base = root / "CUB_200_2011" if (root / "CUB_200_2011").is_dir() else root
+    images = _table(base / "images.txt", ["id", "path"])
+    labels = _table(base / "image_class_labels.txt", ["id", "label"])
+    classes = _table(base / "classes.txt", ["label", "class_name"])
+    for part, file in ((images, "images.txt"), (labels, "image_class_labels.txt")):
+        twice = part.loc[part["id"].duplicated(), "id"].tolist()
+        if twice:
+            raise StudyError(f"{base / file} lists image {twice[0]} twice. Get the file again.")
+    table = images.merge(labels, on="id", how="outer", indicator="in_both")
+    lone = table[table["in_both"] != "both"]
+    if len(lone):
+        raise StudyError(
+            f"image {lone['id'].iloc[0]} is in only one of images.txt and image_class_labels.txt "
+            f"of {base} ({len(lone)} such). Get the files again."
+        )
+    table = table.merge(classes, on="label", how="left").sort_values("id", ignore_index=True)
+    table["label"] = table["label"].astype(int) - 1
+    prefix = (base / "images").relative_to(root).as_posix()
+    table["path"] = prefix + "/" + table["path"]
+    return table[["path", "label", "class_name"]]
+
+
+def cub_boxes(root: Path) -> pd.DataFrame:
+    """CUB's bounding boxes: path, left, top, right, bottom in pixels of the official pictures."""
+    base = root / "CUB_200_2011" if (root / "CUB_200_2011").is_dir() else root
+    images = _table(base / "images.txt", ["id", "path"])
+    boxes = _table(base / "bounding_boxes.txt", ["id", "left", "top", "width", "height"])
+    table = images.merge(boxes, on="id")
+    table["path"] = (base / "images").relative_to(root).as_posix() + "/" + table["path"]
+    table["right"] = table["left"] + table["width"]
+    table["bottom"] = table["top"] + table["height"]
+    return table[["path", "left", "top", "right", "bottom"]]
+
+
+def _cars_rows(file: Path, folder: str) -> list[tuple[str, Any]]:
+    from scipy.io import loadmat
+
+    rows = loadmat(file, squeeze_me=True)["annotations"]
+    key = "fname" if "fname" in rows.dtype.names else "relative_im_path"
+    return [(f"{folder}{Path(str(row[key])).name}", row) for row in rows]
+
+
+def _cars_names(file: Path) -> list[str]:
+    from scipy.io import loadmat
+
+    return [str(name) for name in loadmat(file, squeeze_me=True)["class_names"]]
+
+
+def _cars_files(root: Path) -> list[tuple[Path, str]]:
+    """Annotation files with the folder of their pictures, for either layout with .mat files."""
+    if (root / "cars_annos.mat").exists():
+        return [(root / "cars_annos.mat", "car_ims/")]
+    found = [(root / "devkit" / "cars_train_annos.mat", "cars_train/")]
+    for labels in ("devkit/cars_test_annos_withlabels.mat", "cars_test_annos_withlabels.mat"):
+        if (root / labels).exists():
+            return [*found, (root / labels, "cars_test/")]
+    return found
+
+
+def cars_mat(root: Path) -> pd.DataFrame:
+    """Cars196 with .mat files: car_ims + cars_annos.mat, or cars_train (+ cars_test) + devkit."""
+    flat = root / "cars_annos.mat"
+    names = _cars_names(flat if flat.exists() else root / "devkit" / "cars_meta.mat")
+    rows = [pair for file, folder in _cars_files(root) for pair in _cars_rows(file, folder)]
+    labels = [int(row["class"]) - 1 for _, row in rows]
+    paths = [path for path, _ in rows]
+    return pd.DataFrame(
+        {"path": paths, "label": labels, "class_name": [names[label] for label in labels]}
+    )
+
+
+def cars_boxes(root: Path) -> pd.DataFrame:
+    """Cars196's bounding boxes: path, left, top, right, bottom in pixels of the official files."""
+    corners = ("bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2")
+    rows = [pair for file, folder in _cars_files(root) for pair in _cars_rows(file, folder)]
+    found = [(path, *(float(row[corner]) for corner in corners)) for path, row in rows]
+    return pd.DataFrame(found, columns=["path", "left", "top", "right", "bottom"])
+
+
+def cars_by_class(root: Path) -> pd.DataFrame:
+    """Cars196 as class folders under train/ and test/, with names.csv (the official order).
+
+    The folders in alphabetical order are not the official classes 1 to 196, so that without
+    names.csv the paper's split could not be told. A folder's name has '-' where a class has '/'.
+    """
+    home = next(
+        place for place in (root / "car_data" / "car_data", root / "car_data", root)
+        if (place / "train").is_dir()
+    )  # fmt: skip
+    lists = [place / "names.csv" for place in (root, home) if (place / "names.csv").exists()]
+    if not lists:
+        raise StudyError(
+            f"{root} holds Cars196 by class folders but no names.csv, which gives the classes "
+            "their official numbers. Take names.csv from the same Kaggle set."
+        )
+    names = pd.read_csv(lists[0], header=None)[0].str.strip().tolist()
+    label = {name.replace("/", "-"): number for number, name in enumerate(names)}
+    rows = []
+    for file in sorted(home.glob("*/*/*")):
+        if file.suffix.lower() not in PICTURES:
+            continue
+        if file.parent.name not in label:
+            raise StudyError(f"{file.parent} is no class that {lists[0]} names.")
+        number = label[file.parent.name]
+        rows.append((file.relative_to(root).as_posix(), number, names[number]))
+    return pd.DataFrame(rows, columns=["path", "label", "class_name"])
+
+
+def sop(root: Path) -> pd.DataFrame:
+    """Stanford Online Products; training and test classes get consecutive labels."""
+    base = root / "Stanford_Online_Products"
+    base = base if base.is_dir() else root
+    parts = [_table(base / f"Ebay_{part}.txt") for part in ("train", "test")]
+    table = pd.concat(parts, ignore_index=True)
+    prefix = base.relative_to(root).as_posix()
+    table["path"] = table["path"] if prefix == "." else prefix + "/" + table["path"]
+    table["label"] = table["class_id"] - 1
+    table["class_name"] = table["class_id"].map("product {:05d}".format)
+    return table[["path", "label", "class_name"]]
+
+
+def rendered(root: Path) -> pd.DataFrame:
+    """The embedded data set as lib.data.drawn.objects writes it (it names its own splits)."""
+    table = pd.read_csv(root / "index.csv")
+    table["path"] = "images/" + table["path"]
+    table["split"] = table["split"].replace({"val": "validation"})
+    return table
+
+
+def own_folder(root: Path) -> pd.DataFrame:
+    """One's own pictures: a folder a class."""
+    folders = sorted(place for place in root.iterdir() if place.is_dir())
+    rows = [
+        (file.relative_to(root).as_posix(), label, place.name)
+        for label, place in enumerate(place for place in folders if pictures(place))
+        for file in pictures(place)
+    ]
+    if not rows:
+        raise StudyError(
+            f"{root} holds no pictures. Put them there as <class>/<picture>.jpg, or with a "
+            "labels.csv of the columns path, label and, if you like, split."
+        )
+    return pd.DataFrame(rows, columns=["path", "label", "class_name"])
+
+
+def own_csv(root: Path) -> pd.DataFrame:
+    """One's own pictures: labels.csv with path, label (any text) and an optional split."""
+    file = root / "labels.csv"
+    table = pd.read_csv(file, dtype=str, keep_default_na=False)
+    missing = {"path", "label"} - set(table)
+    if missing:
+        raise StudyError(f"{file} lacks the column {sorted(missing)[0]}; it has {list(table)}.")
+    blank = np.flatnonzero((table["path"] == "") | (table["label"] == ""))
+    if len(blank):
+        raise StudyError(f"{file}: line {blank[0] + 2} lacks its path or label.")
+    table["class_name"] = table["label"]
+    table["label"] = np.unique(table["class_name"], return_inverse=True)[1]
+    columns = ["path", "label", "class_name"]
+    if "split" in table:
+        table["split"] = table["split"].replace({"val": "validation"})
+        wrong = table.loc[~table["split"].isin(SPLITS), "split"]
+        if len(wrong):
+            raise StudyError(f"{file} has split {wrong.iloc[0]!r}; known: {', '.join(SPLITS)}.")
+        columns.append("split")
+    return table[columns]
+
+
+def split_classes(labels: pd.Series, seed: int = 0, shares: dict[str, float] | None = None):
+    """A class-disjoint split of labels, decided by the seed; at least two classes a split.
+
+    Args:
+        labels: (N,) whole numbers.
+        shares: share of the classes in validation and test (the paper's CUB: 0.125 and 0.5).
+    """
+    shares = {"validation": 0.125, "test": 0.5} | (shares or {})
+    classes = np.random.default_rng(seed).permutation(np.sort(labels.unique()))
+    count = {name: max(2, round(shares[name] * len(classes))) for name in ("validation", "test")}
+    if len(classes) - sum(count.values()) < 2:
+        raise StudyError(
+            f"{len(classes)} classes cannot be split into train, validation and test with two or "
+            f"more classes each (validation {count['validation']}, test {count['test']}). Give "
+            "more classes (eight at least), smaller shares, or a labels.csv with a split column."
+        )
+    edge = count["validation"] + count["test"]
+    part = {label: "validation" for label in classes[: count["validation"]]}
+    part |= {label: "test" for label in classes[count["validation"] : edge]}
+    return labels.map(lambda label: part.get(label, "train"))

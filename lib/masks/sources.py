@@ -1,0 +1,228 @@
+"""Soft object masks for every image of a study, in the store's geometry, from one of many sources.
+
+A source is an entry of SOURCES or the name of any rembg session; `u2netp+eroded` is a source with
+a transform of lib.masks.transforms. Adding one is adding an entry (docs/add-a-mask-source.md).
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from lib.core import paths
+from lib.core.errors import StudyError
+from lib.core.files import digest, read_json, sealed, space_left, write_json, write_table
+from lib.data import datasets
+from lib.data.mirror import bring
+from lib.data.prepare import about, source_files
+from lib.data.store import BROKEN, Store, write_store
+from lib.masks import rembg_models
+from lib.masks.transforms import TRANSFORMS
+
+# The rule for masks that say nothing: an image whose mask covers less or more of the picture than
+# this is never composited. It keeps its own background in every condition and in training.
+EMPTY, FULL = 0.01, 0.95
+
+
+@dataclass(frozen=True)
+class Source:
+    """A way to get masks: `make(name, study, store, workers)` yields one uint8 (H, W) an image."""
+
+    label: str
+    make: Callable[[str, str, Store, int], Iterator[np.ndarray]]
+
+
+def _file_of_truth(study: str) -> Callable[[Path], Path]:
+    """The rule from a picture's file to the file of its exact mask."""
+    facts = about(study)
+    entry = datasets.get(facts["dataset"])
+    folder, _ = datasets.locate(facts["dataset"], facts["options"])
+    if not entry.truth:
+        return lambda file: _beside(file, folder, "masks", file.suffix)
+    places = [folder / "segmentations", folder / "CUB_200_2011" / "segmentations"]
+    home = next((place for place in places if place.is_dir()), None)
+    if home is None:
+        own = paths.RAW / f"{facts['dataset']}-truth"
+        home = (own if own.is_dir() else bring(entry.truth, own)) / "segmentations"
+    return lambda file: home / file.parent.name / f"{file.stem}.png"
+
+
+def _beside(file: Path, folder: Path, other: str, suffix: str) -> Path:
+    parts = list(file.relative_to(folder).parts)
+    if "images" not in parts[:-1]:
+        return folder / other / file.relative_to(folder).with_suffix(suffix)
+    parts[parts.index("images")] = other
+    return folder.joinpath(*parts).with_suffix(suffix)
+
+
+def read_true(file: Path, size: tuple[int, int]) -> np.ndarray:
+    """An exact mask from disk, uint8, brought to `size` (width, height); its shape must fit."""
+    if not file.exists():
+        raise StudyError(f"{file} does not exist: this data set brings no true masks there.")
+    try:
+        with Image.open(file) as image:
+            mask = image.convert("L")
+    except BROKEN as error:
+        raise StudyError(f"{file} cannot be decoded ({error}). Replace it.") from error
+    off = abs(mask.width * size[1] / mask.height - size[0])
+    if off > max(2, 0.02 * size[0]):  # a copy of another size may be rounded otherwise
+        raise StudyError(
+            f"{file} is {mask.width}x{mask.height} pixels, its picture is stored as "
+            f"{size[0]}x{size[1]}: a mask of another shape is not this picture's."
+        )
+    return np.asarray(mask.resize(size, Image.Resampling.BILINEAR))
+
+
+def true_files(study: str) -> list[Path]:
+    """The file of the exact mask of every image (the files may be missing)."""
+    rule = _file_of_truth(study)
+    return [rule(file) for file in source_files(study)]
+
+
+def true_masks(_name: str, study: str, store: Store, _workers: int) -> Iterator[np.ndarray]:
+    """Exact masks: masks/ beside images/, same names; for CUB its published segmentations."""
+    sizes = zip(store.index["width"], store.index["height"], strict=True)
+    for file, size in zip(true_files(study), sizes, strict=True):
+        yield read_true(file, size)
+
+
+def box_masks(_name: str, study: str, store: Store, _workers: int) -> Iterator[np.ndarray]:
+    """The object's bounding box, filled. Boxes are in pixels of the official pictures: a copy of
+    another size is refused, for its scale is not known.
+    """
+    facts = about(study)
+    entry = datasets.get(facts["dataset"])
+    if not entry.boxes:
+        raise StudyError(f"{entry.title} brings no bounding boxes. Choose another mask source.")
+    folder, _ = datasets.locate(facts["dataset"], facts["options"])
+    boxes = entry.boxes(folder).set_index("path")
+    files = pd.read_csv(paths.StudyPaths(study).prepared / "files.csv").set_index("path")
+    for row in store.index.itertuples():
+        if row.path not in boxes.index:
+            raise StudyError(f"{row.path} has no bounding box.")
+        box, whole = boxes.loc[row.path], files.loc[row.path]
+        if box["right"] > whole["width"] + 1 or box["bottom"] > whole["height"] + 1:
+            raise StudyError(
+                f"the box of {row.path} ends at {box['right']:.0f}, {box['bottom']:.0f}, its "
+                f"picture at {whole['width']}, {whole['height']}: the boxes are in pixels of the "
+                "official pictures, and this copy has another size. Choose another mask source."
+            )
+        across, down = row.width / whole["width"], row.height / whole["height"]
+        mask = np.zeros((row.height, row.width), np.uint8)
+        top, bottom = round(box["top"] * down), round(box["bottom"] * down)
+        mask[top:bottom, round(box["left"] * across) : round(box["right"] * across)] = 255
+        yield mask
+
+
+def _constant(value: int) -> Callable[..., Iterator[np.ndarray]]:
+    def make(_name: str, _study: str, store: Store, _workers: int) -> Iterator[np.ndarray]:
+        for row in store.index.itertuples():
+            yield np.full((row.height, row.width), value, np.uint8)
+
+    return make
+
+
+_rembg = rembg_models.rembg_masks
+SOURCES: dict[str, Source] = {
+    "u2net": Source("U2-Net by rembg (the paper)", _rembg),
+    "u2netp": Source("small U2-Net by rembg", _rembg),
+    "true": Source("exact masks that the data set brings", true_masks),
+    "box": Source("bounding boxes", box_masks),
+    "full": Source("everything is object: no background is ever replaced", _constant(255)),
+    "none": Source("nothing is object: by the rule for empty masks the same as full", _constant(0)),
+}
+
+
+def usable(areas: pd.Series) -> pd.Series:
+    """Which masks show an object, by their areas (means, 0 to 1): the rule above."""
+    return areas.between(EMPTY, FULL)
+
+
+def changed(mask: np.ndarray, steps: list[str]) -> np.ndarray:
+    """A mask after the transforms of `steps`, one after the other."""
+    for step in steps:
+        mask = TRANSFORMS[step](mask)
+    return mask
+
+
+def get(name: str) -> tuple[Source, list[str]]:
+    """The source of `name` (base+transform+...) and its transforms; unknown names raise."""
+    base, *steps = name.split("+")
+    unknown = [step for step in steps if step not in TRANSFORMS]
+    if unknown:
+        raise StudyError(f"unknown transform {unknown[0]!r}; known: {', '.join(TRANSFORMS)}")
+    if base in SOURCES:
+        return SOURCES[base], steps
+    if not rembg_models.known(base):
+        raise StudyError(
+            f"unknown mask source {base!r}; known: {', '.join(SOURCES)} and rembg's session names"
+        )
+    return Source(f"{base} by rembg", _rembg), steps
+
+
+def make_masks(study: str, source: str, workers: int = 0) -> Store:
+    """Write the study's masks (`source`: see `get`) and say which of them are usable.
+
+    Returns:
+        A one-channel store; its index has `area` (mean of the mask, 0 to 1) and `usable`.
+    """
+    chosen, steps = get(source)
+    where = paths.StudyPaths(study)
+    store = Store.open(where.prepared / "images")
+    workers = workers or os.cpu_count() or 1
+    space_left(where.masks / source / "pixels.u8", store.pixels.nbytes // store.channels)
+    areas: list[float] = []
+
+    def measured() -> Iterator[np.ndarray]:
+        for row, mask in enumerate(chosen.make(source.split("+")[0], study, store, workers)):
+            expected = tuple(store.index.loc[row, ["height", "width"]])
+            if mask.shape != expected:
+                raise StudyError(f"mask {row} is {mask.shape}, its image {expected}.")
+            mask = changed(mask, steps)
+            areas.append(float(mask.mean() / 255))
+            yield mask
+
+    index = store.index[["path", "label", "class_name", "split"]]
+    made = write_store(where.masks / source, index, measured())
+    table = index.assign(area=areas)
+    table["usable"] = usable(table["area"])
+    if not table["usable"].any() and source not in ("full", "none"):
+        raise StudyError(
+            f"not one of the {len(table)} masks of {source} covers between {EMPTY:.0%} and "
+            f"{FULL:.0%} of its picture: there is no object to take off its background. Look at "
+            f"the pictures of {study}, or choose another mask source."
+        )
+    write_table(where.masks / source / "areas.csv", table)
+    facts = {"source": source, "images": store.fingerprint, "masks": made.fingerprint}
+    facts["areas"] = digest(where.masks / source / "areas.csv")
+    write_json(where.masks / source / "masks.json", facts)
+    write_json(where.masks / "source.json", {"source": source})
+    return made
+
+
+def load_masks(study: str, source: str) -> tuple[Store, pd.DataFrame]:
+    """The study's masks and the table of areas; refused if made for other images."""
+    where = paths.StudyPaths(study)
+    folder = where.masks / source
+    if not (folder / "masks.json").exists():
+        raise StudyError(f"{folder} holds no masks. Run 02_masks for study {study} first.")
+    facts, made = read_json(folder / "masks.json"), Store.open(folder)
+    if facts["images"] != Store.open(where.prepared / "images").fingerprint:
+        raise StudyError(f"{folder} was made for other images. Run 02_masks again.")
+    if facts["masks"] != made.fingerprint:
+        raise StudyError(f"{folder} was written only in part. Run 02_masks again.")
+    if "areas" in facts:  # masks of earlier versions carry no checksum of this table
+        sealed([folder / "areas.csv"], facts["areas"], "Run 02_masks again.")
+    return made, pd.read_csv(folder / "areas.csv")
+
+
+def mask_source(study: str) -> str:
+    """The mask source that 02_masks made last for the study."""
+    file = paths.StudyPaths(study).masks / "source.json"
+    if not file.exists():
+        raise StudyError(f"{file} does not exist. Run 02_masks for study {study} first.")
+    return read_json(file)["source"]

@@ -1,0 +1,126 @@
+"""One style for all figures, and one way to show them: title is the finding, PNG and SVG kept."""
+
+import io
+import textwrap
+from pathlib import Path
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+from IPython.display import Image as Picture
+from IPython.display import display
+
+from lib.core.files import atomic
+
+# Okabe-Ito, safe for colour-blind readers; an arm has its colour everywhere
+COLOURS = {"base": "#D55E00", "bgaugment": "#0072B2", "untrained": "#666666"}
+LABELS = {"base": "base", "bgaugment": "BGAugment", "untrained": "untrained trunk"}
+MARKERS = {"base": "o", "bgaugment": "s", "untrained": "D"}
+STYLE = {
+    "figure.dpi": 100,
+    "savefig.dpi": 110,
+    "font.size": 11,
+    "axes.titlesize": 12,
+    "axes.titlelocation": "left",
+    "axes.titleweight": "bold",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e4e4e4",
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "svg.hashsalt": "bgbias",  # else the identifiers inside an SVG differ at every run
+    "figure.constrained_layout.use": True,
+}
+
+
+def use_style() -> None:
+    """Set the study's style for all figures that follow."""
+    mpl.rcParams.update(STYLE)
+
+
+def show(figure: plt.Figure, folder: Path, name: str, alt: str, photographs: bool = False) -> None:
+    """Keep a figure under `folder` and show it in the notebook with its alternative text.
+
+    Args:
+        name: file name without suffix.
+        alt: what a reader who cannot see the picture should know.
+        photographs: keep it as JPEG only (small) instead of PNG and SVG.
+    """
+    kind = "jpeg" if photographs else "png"
+    data = keep(figure, folder, name, photographs)
+    display(Picture(data, format=kind, alt=alt, metadata={"alt": alt}))
+
+
+def keep(figure: plt.Figure, folder: Path, name: str, photographs: bool = False) -> bytes:
+    """Write a figure as PNG and SVG (or as JPEG) under `folder`, close it, and return its bytes."""
+    data = io.BytesIO()
+    kind = "jpeg" if photographs else "png"
+    options = {"pil_kwargs": {"quality": 80}} if photographs else {"metadata": {"Software": None}}
+    figure.savefig(data, format=kind, **options)
+    with atomic(folder / f"{name}.{'jpg' if photographs else 'png'}") as temporary:
+        temporary.write_bytes(data.getvalue())
+    if not photographs:
+        with atomic(folder / f"{name}.svg") as temporary:
+            figure.savefig(temporary, format="svg", metadata={"Date": None})
+    plt.close(figure)
+    return data.getvalue()
+
+
+def headline(figure: plt.Figure, finding: str, note: str = "", size: float = 11) -> None:
+    """Title a figure with its finding, in bold and wrapped to its width, and a note below it."""
+    room = int(figure.get_figwidth() * 97 / size)  # letters that fit into a line
+    finding = finding.replace(" %", "\u00a0%")  # a number keeps its unit on its line
+    lines = textwrap.wrap(finding, room) + (textwrap.wrap(note, room) if note else [])
+    figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=size, fontweight="bold")
+
+
+def contact_sheet(
+    images: list[np.ndarray], captions: list[str], columns: int, title: str, cell: float = 1.5
+) -> plt.Figure:
+    """A page of pictures (uint8 HxWx3 or HxW, any sizes), each with a caption below."""
+    rows = -(-len(images) // columns)
+    size = (columns * cell, rows * (cell + 0.22) + 0.4)
+    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for axis, image, caption in zip(axes.flat, images, captions, strict=False):
+        axis.imshow(image, cmap="gray", vmin=0, vmax=255)
+        axis.set_title(caption, fontsize=8, fontweight="normal", loc="center", y=-0.16, pad=0)
+    headline(figure, title)
+    return figure
+
+
+def framed(axis: plt.Axes, picture: np.ndarray, right: bool | None) -> None:
+    """A picture in a frame: green for a right one, grey for a wrong one, black for a query."""
+    colour = "black" if right is None else "#009E73" if right else "#bbbbbb"
+    axis.imshow(picture)
+    axis.set(xticks=[], yticks=[])
+    axis.spines[:].set(visible=True, color=colour, linewidth=3)
+
+
+def overlay(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The image with everything outside the mask faded and the mask's outline drawn."""
+    soft = mask[..., None] / 255
+    faded = image * 0.25 + 190 * 0.75
+    mixed = image * soft + faded * (1 - soft)
+    inside = mask >= 128
+    edge = inside ^ (
+        inside
+        & np.roll(inside, 1, 0)
+        & np.roll(inside, -1, 0)
+        & np.roll(inside, 1, 1)
+        & np.roll(inside, -1, 1)
+    )
+    mixed[edge] = (0, 114, 178)
+    return mixed.astype(np.uint8)
+
+
+def rounded(value: float, digits: int = 1, sign: str = "") -> str:
+    """`value` with so many digits, one more where it would read as zero and is not.
+
+    So the reader sees on which side of zero the end of an interval lies. `sign` "+" writes the
+    sign of positive numbers, too.
+    """
+    digits += round(value, digits) == 0 and round(value, digits + 1) != 0
+    return f"{round(value, digits) + 0.0:{sign}.{digits}f}"  # + 0.0: no -0.0

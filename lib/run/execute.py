@@ -1,0 +1,138 @@
+"""Execute a notebook of the study: strict parameters, atomic results, the same bytes every time.
+
+    python -m lib.run.execute 03_train --study demo -p loss=triplet --stem 03_train_triplet
+
+The source notebook is only read. What is written is `<stem>.ipynb` and `<stem>.html` in the
+output folder; a run that fails leaves `<stem>.failed.ipynb` there and touches nothing else.
+"""
+
+import argparse
+import os
+import re
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import nbformat
+
+from lib.core import params, run_log
+from lib.core.errors import StudyError
+from lib.core.files import atomic
+from lib.core.lock import one_at_a_time
+from lib.core.paths import NOTEBOOKS, StudyPaths
+from lib.report.html import page
+from lib.run.cleaning import clean
+from lib.run.kernel import Session, run_cells
+from lib.run.parameters import ParameterError, check_parameters, declared_parameters, parse_override
+
+
+class NotebookFailed(RuntimeError):
+    """A cell raised, or the kernel died; `failed_copy` is the half-executed notebook."""
+
+    def __init__(self, message: str, failed_copy: Path):
+        super().__init__(message)
+        self.failed_copy = failed_copy
+
+
+# ----------------------------------------------------------------------------------- one execution
+
+
+def execute(
+    notebook: Path,
+    parameters: dict[str, Any],
+    out_dir: Path,
+    stem: str | None = None,
+    neighbours: tuple[str | None, str | None] = (None, None),
+) -> Path:
+    """Execute a notebook with Papermill and write `<stem>.ipynb` and `<stem>.html` to `out_dir`.
+
+    Args:
+        notebook: the source `.ipynb`; it is never changed.
+        parameters: values for the cell tagged `parameters`; names and types are checked first.
+        out_dir: made if missing.
+        stem: name of the results, by default the notebook's own.
+        neighbours: stems of the previous and next page, where these are not the previous and
+            next notebook of the source folder (03_train has one page a loss, for example).
+
+    Returns:
+        The path of the executed notebook.
+
+    Raises:
+        ParameterError: before a kernel starts.
+        NotebookFailed: a cell raised or the kernel died; earlier results are untouched.
+    """
+    notebook, out_dir = Path(notebook).resolve(), Path(out_dir).resolve()
+    source = nbformat.read(notebook, as_version=4)
+    check_parameters(declared_parameters(source, notebook.stem), parameters, notebook.stem)
+    stem = stem or notebook.stem
+    failed_copy = out_dir / f"{stem}.failed.ipynb"
+    with tempfile.TemporaryDirectory() as scratch:
+        session = Session(notebook.parent, Path(scratch), stem)
+        problem = run_cells(source, parameters, session)
+        executed = clean(nbformat.read(Path(scratch) / "executed.ipynb", as_version=4))
+    if problem:
+        _write(failed_copy, nbformat.writes(executed))
+        raise NotebookFailed(problem, failed_copy)
+    html = page(executed, notebook, out_dir, stem, neighbours)
+    _write(out_dir / f"{stem}.html", html)
+    _write(out_dir / f"{stem}.ipynb", nbformat.writes(executed))
+    failed_copy.unlink(missing_ok=True)
+    return out_dir / f"{stem}.ipynb"
+
+
+def _write(path: Path, text: str) -> None:
+    with atomic(path) as temporary:
+        temporary.write_text(text.rstrip("\n") + "\n", encoding="utf-8")
+
+
+def _arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m lib.run.execute", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("notebook", help="03_train, or a path that ends in .ipynb")
+    parser.add_argument("--study", required=True, help="a study of params.yaml")
+    parser.add_argument("-p", action="append", default=[], metavar="name=value", dest="overrides")
+    parser.add_argument("--out", type=Path, help="output folder (default: reports/<study>)")
+    parser.add_argument("--stem", "--name", help="name of the results (default: the notebook's)")
+    parser.add_argument("--previous", help="stem of the page before ('': none; default: by number)")
+    parser.add_argument("--next", help="stem of the page after ('': none; default: by number)")
+    return parser.parse_args(argv)
+
+
+def _execute_for_study(given: argparse.Namespace) -> Path:
+    named = given.notebook.endswith(".ipynb")
+    notebook = Path(given.notebook) if named else NOTEBOOKS / f"{given.notebook}.ipynb"
+    if not notebook.is_file():
+        names = ", ".join(sorted(path.stem for path in notebook.parent.glob("*.ipynb")))
+        raise StudyError(f"There is no notebook '{given.notebook}'; there are: {names or 'none'}.")
+    values = params.section(given.study, re.sub(r"^\d+_", "", notebook.stem))
+    overrides = dict(parse_override(text) for text in given.overrides)
+    parameters = {"study": given.study, **values, **overrides}
+    out_dir = given.out or StudyPaths(given.study).reports
+    with one_at_a_time(given.study):
+        watch = run_log.Watch(given.study)
+        made = execute(notebook, parameters, out_dir, given.stem, (given.previous, given.next))
+        if not given.out:
+            run_log.note(given.study, made.stem, parameters, watch.read())
+    return made
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line. Returns 0, 1 (the notebook failed), 2 (wrong input) or 130 (stopped)."""
+    try:
+        _execute_for_study(_arguments(argv))
+    except NotebookFailed as failure:
+        copy = os.path.relpath(failure.failed_copy)
+        print(f"{failure}\nThe half-executed notebook is {copy}", file=sys.stderr)
+        return 1
+    except (ParameterError, StudyError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("Stopped; nothing was written.", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

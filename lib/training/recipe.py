@@ -1,0 +1,58 @@
+"""Everything that decides the weights of one model, besides the data."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+
+from lib.core.errors import StudyError
+from lib.training.arms import ARMS
+
+OPTIMISERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "adamw": partial(torch.optim.AdamW, fused=True),
+    "rmsprop": partial(torch.optim.RMSprop, momentum=0.9, foreach=True),  # torch has no fused one
+}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides the weights of one model, besides the data."""
+
+    dataset: str
+    loss: str
+    arm: str
+    p: float
+    seed: int
+    trunk: str
+    embedding: int
+    image_size: int
+    optimiser: str
+    lr_trunk: float
+    lr_head: float
+    lr_loss: float
+    weight_decay: float
+    batch: int
+    iterations: int
+    epochs: int
+    patience: int
+    precision: str
+    loss_arguments: tuple[tuple[str, float], ...] = ()
+
+
+def check(recipe: Recipe) -> Recipe:
+    """Return `recipe` if it can be trained; else say which value is wrong and what is possible."""
+    wrong = {
+        f"p is {recipe.p}, a share from 0 to 1": not 0 <= recipe.p <= 1,
+        f"precision is {recipe.precision!r}, not bf16 or f32": recipe.precision
+        not in ("bf16", "f32"),
+        f"optimiser is {recipe.optimiser!r}; known: {', '.join(OPTIMISERS)}": recipe.optimiser
+        not in OPTIMISERS,
+        f"arm is {recipe.arm!r}; known: {', '.join(ARMS)}": recipe.arm not in ARMS,
+    }
+    counts = ("embedding", "image_size", "batch", "iterations", "epochs", "patience")
+    wrong |= {f"{name} is not a positive number": getattr(recipe, name) < 1 for name in counts}
+    if any(wrong.values()):
+        found = "; ".join(text for text, is_wrong in wrong.items() if is_wrong)
+        raise StudyError(f"this cannot be trained: {found}. Change the study's train section.")
+    return recipe

@@ -1,0 +1,60 @@
+"""The pages on training do what they say: their code is taken from the page and run."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from lib.core import hardware
+from lib.images.scenes import Scenes
+from lib.models import trunks
+from lib.models.embedder import Embedder
+from lib.training import losses, trainer
+from lib.training import recipe as recipes
+from tests.helpers import run, text_of
+from tests.training.test_trainer import TINY, Tiny
+
+
+@pytest.fixture
+def tables() -> Iterator[None]:
+    """The tables of losses and trunks are put back afterwards."""
+    kept = [(table, dict(table)) for table in (losses.LOSSES, trunks.TRUNKS)]
+    yield
+    for table, before in kept:
+        table.clear()
+        table.update(before)
+
+
+def test_every_added_loss_trains(study: str, tables: None) -> None:
+    known = set(losses.LOSSES)
+    run("add-a-loss.md")
+    added = sorted(set(losses.LOSSES) - known)
+    assert added == ["circle", "cosface", "pull_and_push"]
+    trunks.TRUNKS["tiny"] = trunks.Trunk(lambda pretrained: Tiny(), "", trunks.LITE, 8, "")
+    scenes, recipe = Scenes(study, "drawn"), recipes.Recipe(**TINY)
+    for name in added:
+        training = trainer.Run(replace(recipe, loss=name), scenes)
+        values = [float(training.step(np.arange(12), number=0)) for _ in range(20)]
+        assert values[-1] < values[0], name
+
+
+def test_the_added_trunk_embeds(tables: None) -> None:
+    run("add-a-trunk.md")
+    model = Embedder("mobilenet_v3_small", 8, pretrained=False).eval()
+    assert model.trunk.width == trunks.get("mobilenet_v3_small").width
+    made = model(model.normalise(torch.rand(2, 3, 64, 64) * 255))
+    torch.testing.assert_close(made.norm(dim=1), torch.ones(2))
+
+
+def test_the_timm_name_on_the_page_builds(tables: None) -> None:
+    name = re.search(r"trunk: (timm:\w+)", text_of("add-a-trunk.md"))[1]
+    assert Embedder(name, 8, pretrained=False)(torch.zeros(1, 3, 64, 64)).shape == (1, 8)
+
+
+def test_the_number_of_threads_on_the_page_is_the_codes() -> None:
+    words = {1: "one", 2: "two", 4: "four"}
+    text = " ".join(text_of("training.md").split())
+    assert f"always uses {words[hardware.THREADS]} (`THREADS`" in text

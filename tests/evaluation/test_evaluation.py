@@ -1,0 +1,323 @@
+"""Tables of 04_shift against plain loops; cached embeddings and scores; other masks."""
+
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import torch.nn.functional as F
+
+from lib.core import paths
+from lib.core.errors import StudyError
+from lib.core.files import read_json, write_json
+from lib.evaluation import effects as effects_of
+from lib.evaluation import embeddings, mask_robustness, statistics
+from lib.evaluation import models as trained_models
+from lib.images import conditions
+from lib.images.scenes import Scenes
+from lib.models import embedding
+from lib.report import shift_tables
+from lib.retrieval import metrics
+
+MODELS = [("none", "untrained", 0), ("triplet", "base", 0), ("triplet", "bgaugment", 0)]
+PLACES = ["clean", "random_background", "same_class_tiled", "other_class_tiled"]
+
+
+def queries(seeds: int = 1) -> pd.DataFrame:
+    """Values of 14 queries of 6 uneven classes; two draws of the random background."""
+    generator, frames = np.random.default_rng(0), []
+    label = np.repeat(np.arange(6) * 10, [1, 2, 3, 4, 1, 3])
+    models = MODELS[:1] + [(*name[:2], s) for s in range(seeds) for name in MODELS[1:]]
+    for (loss, arm, seed), condition in itertools.product(models, PLACES):
+        for sides in ("both",) if condition == "clean" else ("both", "query"):
+            for draw in range(2 if condition == "random_background" else 1):
+                frame = pd.DataFrame({"row": np.arange(14) + 5, "label": label})
+                frame = frame.assign(loss=loss, arm=arm, seed=seed, condition=condition)
+                frame = frame.assign(sides=sides, draw=draw)
+                values = generator.random((3, 14))
+                values[:, label == 40] = np.nan  # a class with one image
+                frames.append(frame.assign(**dict(zip(embeddings.METRICS, values, strict=True))))
+    return pd.concat(frames, ignore_index=True)
+
+
+def level(rows: pd.DataFrame, metric: str, **wanted: object) -> dict[int, float]:
+    """Mean over draws of every defined query, by loop."""
+    found: dict[int, list] = {}
+    for line in rows.to_dict("records"):
+        if (
+            all(line[key] == value for key, value in wanted.items())
+            and line[metric] == line[metric]
+        ):
+            found.setdefault(line["row"], []).append(line[metric])
+    return {row: sum(values) / len(values) for row, values in found.items()}
+
+
+def test_effects_are_paired_means_over_queries() -> None:
+    rows = queries()
+    table = effects_of.effects(rows)
+    assert table.groupby("contrast").size().to_dict() == {
+        "shifted-clean": 3 * 3 * 2 * 3, "bgaugment-base": (1 + 3 * 2) * 3, "same-other": 3 * 2 * 3,
+    }  # fmt: skip
+    for line in table.to_dict("records"):
+        mine = {key: line[key] for key in ("loss", "arm", "seed", "condition", "sides")}
+        other = {
+            "shifted-clean": {"condition": "clean", "sides": "both"},
+            "bgaugment-base": {"arm": "base"},
+            "same-other": {"condition": "other_class_tiled"},
+        }[line["contrast"]]
+        a = level(rows, line["metric"], **mine)
+        b = level(rows, line["metric"], **{**mine, **other})
+        moved = [a[row] - b[row] for row in a]
+        assert (line["n"], line["value"]) == (13, pytest.approx(np.mean(moved)))
+        assert line["low"] <= line["value"] <= line["high"] and 0 < line["p"] <= line["p_holm"]
+
+
+def test_effects_carry_the_interval_and_the_holm_family_of_lib_stats() -> None:
+    rows = queries()
+    table = effects_of.effects(rows)
+    part = table[(table["contrast"] == "shifted-clean") & (table["metric"] == "p_at_1")]
+    assert part["p_holm"].tolist() == statistics.holm(part["p"]).tolist()
+    wide = effects_of.over_draws(rows).pivot(
+        index=["row", "label"], columns=["loss", "arm", "condition", "sides"], values="map_at_r"
+    )
+    a, b = (
+        wide["triplet", "base", "random_background", "query"],
+        wide["triplet", "base", "clean", "both"],
+    )
+    expected = statistics.paired_difference(a, b, wide.index.get_level_values("label"), flips=9)
+    row = effects_of.select(table, "shifted-clean", "random_background", "query").iloc[1]
+    assert (row["low"], row["high"]) == pytest.approx((expected.low, expected.high))
+
+
+def test_more_tests_than_the_least_p_value_allows_can_still_be_rejected() -> None:
+    assert 1 / (effects_of.FLIPS + 1) * 31 * 2 * len(conditions.CONDITIONS) < 0.05  # 31 models
+
+
+def test_intervals_are_named_for_what_they_cover() -> None:
+    table = effects_of.intervals(queries()).set_index(
+        ["covers", "loss", "arm", "condition", "sides"]
+    )
+    one = table[table["metric"] == "map_at_r"]
+    drawn = one.loc["draws", "triplet", "base", "random_background", "both"]
+    classes = one.loc["classes", "triplet", "base", "random_background", "both"]
+    seeds = one.loc["seeds", "triplet", "base", "random_background", "both"]
+    assert (drawn["n"], classes["n"], seeds["n"]) == (2, 5, 1)
+    rows = queries()
+    means = [
+        np.mean(list(level(
+            rows, "map_at_r", arm="base", condition="random_background", sides="both", draw=d
+        ).values()))
+        for d in (0, 1)
+    ]  # fmt: skip
+    expected = statistics.over_draws(means)
+    assert (drawn["low"], drawn["high"]) == pytest.approx((expected.low, expected.high))
+    assert classes["value"] == pytest.approx(np.mean(means)) == seeds["value"]
+    assert np.isnan(seeds["low"]) and seeds["seed"] == "all"
+    assert "no interval over seeds" in effects_of.seeds_say(rows)
+
+
+def test_several_seeds_have_an_interval() -> None:
+    rows = queries(seeds=3)
+    table = effects_of.intervals(rows)
+    seeds = table[(table["covers"] == "seeds") & (table["arm"] == "base")]
+    assert (seeds["n"] == 3).all() and seeds["low"].notna().all()
+    assert "from 3 to 3" in effects_of.seeds_say(rows)
+    shown = shift_tables.interval_table(table, "random_background")
+    assert len(shown) == 1 + 2 * 3 and shown.index[1] == "Triplet, base, seed 0"
+    assert shown.iloc[1]["seeds", "low"] == shown.iloc[3]["seeds", "low"]
+    assert shown["", "MAP@R ↑"].between(0, 100).all()
+
+
+def test_classes_that_lose_and_worst_classes() -> None:
+    rows = queries()
+    table = effects_of.class_losses(rows)
+    assert len(table) == 3 * 6 and table["change"].dropna().is_monotonic_increasing
+    row = table[(table["arm"] == "base") & (table["label"] == 20)].iloc[0]
+    clean = level(rows, "map_at_r", arm="base", condition="clean", label=20)
+    assert (row["n"], row["clean"]) == (3, pytest.approx(np.mean(list(clean.values()))))
+    assert table[table["label"] == 40]["n"].eq(0).all()
+    worst = effects_of.worst_classes(table.assign(class_name=table["label"].astype(str)))
+    base = worst[worst["arm"] == "base"].iloc[0]
+    expected = table[table["arm"] == "base"].set_index("label")["clean"].idxmin()
+    assert base["clean: worst class"] == str(expected)
+
+
+def test_table_one_stands_beside_the_papers() -> None:
+    table = effects_of.summary(queries())
+    shown = shift_tables.table_one(table, "cub200")
+    assert shown.index.tolist() == ["untrained trunk", "Triplet, base", "Triplet, BGAugment"]
+    paper = shown.loc["Triplet, base", "paper"]
+    assert paper["clean ↑"] == 18.29 and paper["random ↑"] == "10.9 ± 0.1"
+    assert paper["change ↑"] == pytest.approx(10.94 - 18.29)
+    drawn = table[(table["arm"] == "base") & (table["metric"] == "map_at_r")]
+    drawn = drawn[(drawn["condition"] == "random_background") & (drawn["sides"] == "both")]["value"]
+    ours = shown.loc["Triplet, base", "ours"]
+    assert ours["random ↑"] == f"{100 * drawn.mean():.1f} ± {100 * drawn.std():.1f}"
+    assert np.isnan(shown.loc["untrained trunk", "paper"]["clean ↑"])
+
+
+def test_seeds_share_a_row_and_a_line() -> None:
+    table = effects_of.summary(queries())
+    trained = table["arm"] != "untrained"
+    second = table[trained].assign(seed=7, value=table[trained]["value"] / 2)
+    both = pd.concat([table, second])
+    one, two = (
+        shift_tables.levels(t).set_index(["arm", "condition"])["mean"] for t in (table, both)
+    )
+    assert two["base", "clean"] == pytest.approx(0.75 * one["base", "clean"])
+    assert two["untrained", "clean"] == one["untrained", "clean"]
+    assert shift_tables.table_one(both, "cub200").index.tolist() == [
+        "untrained trunk", "Triplet, base", "Triplet, BGAugment",
+    ]  # fmt: skip
+    models = [("none", "untrained", 0), ("triplet", "base", 0), ("triplet", "base", 7)]
+    places, names = shift_tables.lines_of(models)
+    assert names == ["untrained trunk", "Triplet, base"]
+    assert places == {models[0]: 0, models[1]: 0.875, models[2]: 1.125}
+
+
+def test_what_is_said_of_query_and_share_before_training() -> None:
+    rows = [
+        (arm, sides, cost * (2 if sides == "both" else 1))
+        for arm, cost in (("untrained", -0.5), ("base", -0.02), ("bgaugment", -0.01))
+        for sides in ("query", "both")
+    ]
+    same = {"contrast": "shifted-clean", "condition": "random_background", "metric": "map_at_r"}
+    effects = pd.DataFrame(rows, columns=["arm", "sides", "value"]).assign(**same)
+    assert shift_tables.query_finding(effects).endswith(
+        "change: base 2.0 (4.0), BGAugment 1.0 (2.0)"
+    )
+
+    def said(base: float) -> str:
+        """Untrained loses half of 0.2; base goes from 0.4 to `base`."""
+        levels = [("untrained", 0.2, 0.1), ("base", 0.4, base)]
+        table = pd.DataFrame(
+            [
+                {"loss": arm, "arm": arm, "seed": 0, "condition": kind, "value": value}
+                for arm, *values in levels
+                for kind, value in zip(("clean", "random_background"), values, strict=True)
+            ]
+        )
+        return shift_tables.brought_along(table.assign(sides="both", metric="map_at_r"))
+
+    assert "base 20.0 of 40.0 points (50%)" in said(0.2) and "is no larger after" in said(0.2)
+    assert "(50%)" in said(0.199) and "is no larger after" in said(0.199)  # reads the same
+    assert "is no larger after" in said(0.3) and "is larger after" in said(0.1)
+
+
+def test_findings_say_what_the_numbers_say() -> None:
+    labels = np.arange(12)
+    alike = pd.DataFrame({"label": labels, "uniformity": labels / 12, "change": -labels / 20})
+    classes = pd.concat([alike.assign(arm="base"), alike.assign(arm="bgaugment", change=0.0)])
+    assert shift_tables.link_finding(shift_tables.class_link(classes)).startswith(
+        "Classes whose backgrounds are alike lose more: base, Spearman -1.00"
+    )
+    mixed = alike.assign(arm="base", change=np.random.default_rng(1).random(12))
+    assert shift_tables.link_finding(shift_tables.class_link(mixed)).startswith("No link shows")
+    gap = shift_tables.background_gap(effects_of.effects(queries()), "tiled")
+    assert len(gap) == 3 and "BGAugment" in shift_tables.gap_finding(gap)
+    table = shift_tables.metric_table(np.repeat(np.arange(5), 4))
+    assert table["metric"].tolist() == ["MAP@R ↑", "R-precision ↑", "P@1 ↑"]
+    assert table["chance here"].tolist()[1:] == pytest.approx([3 / 19, 3 / 19])
+
+
+@pytest.fixture
+def models(monkeypatch: pytest.MonkeyPatch) -> list[trained_models.Model]:
+    """Three models whose embedding is the picture itself, shrunk; embed() counts its calls."""
+
+    def embed(factor, scenes, rows, condition, *, draw, seed, size, precision):
+        calls.append(condition)
+        made = conditions.specimen(scenes, rows, [condition], size, rows, draw, seed)[condition]
+        small = F.adaptive_avg_pool2d(torch.tensor(np.stack(made)).float().permute(0, 3, 1, 2), 4)
+        return F.normalize(small.flatten(1) - factor, dim=1)
+
+    calls: list[str] = []
+    made = [
+        trained_models.Model(
+            *names, "trunk", 48, 40, "f32", None if k == 0 else paths.ROOT / names[1]
+        )
+        for k, names in enumerate(MODELS)
+    ]
+    monkeypatch.setattr(trained_models.Model, "identity", property(lambda self: self.arm))
+    monkeypatch.setattr(trained_models.Model, "load", lambda self: 90.0 + 20 * (self.arm == "base"))
+    monkeypatch.setattr(embedding, "embed", embed)
+    for module in (embeddings, trained_models):
+        monkeypatch.setattr(module, "models_of", lambda study: made)
+    made.append(calls)
+    return made
+
+
+def test_scores_are_computed_once_and_anew_for_other_pictures(study: str, models: list) -> None:
+    calls = models.pop()
+    view = embeddings.View(study, models[1], Scenes(study, "drawn"))
+    first = view.scores("random_background", 1, "query")
+    assert calls == ["random_background", "clean"]
+    again = embeddings.View(study, models[1], Scenes(study, "drawn"))
+    second = again.scores("random_background", 1, "query")
+    assert len(calls) == 2 and all(torch.equal(first[name], second[name]) for name in first)
+    moved, clean = view.embeddings("random_background", 1), view.embeddings("clean")
+    expected = metrics.evaluate(
+        moved, view.labels, clean, view.labels, exclude=torch.arange(len(moved))
+    )
+    torch.testing.assert_close(first["map_at_r"], expected["map_at_r"])
+    keys = {
+        view.key("clean", 0), view.key("clean", 1), view.key("own_background", 0),
+        embeddings.View(study, models[2], view.scenes).key("clean", 0),
+        embeddings.View(study, models[1], view.scenes, seed=1).key("clean", 0),
+    }  # fmt: skip
+    assert len(keys) == 5
+
+
+def test_every_model_condition_and_side_has_its_rows(study: str, models: list) -> None:
+    models.pop()
+    rows = pd.concat(embeddings.per_query(study, ["clean", "random_background"], 2, 1, 0))
+    counts = rows.groupby(["arm", "condition", "sides", "draw"]).size()
+    assert len(counts) == 3 * (1 + 2 * 2) and (counts == 12).all()
+
+
+def test_masks_of_other_kinds_are_named_made_and_kept(study: str) -> None:
+    assert mask_robustness.names(study, ["eroded"]) == ["drawn", "drawn+eroded"]
+    assert mask_robustness.names(study, ["full"]) == ["drawn", "full"]
+    with pytest.raises(StudyError, match="unknown mask variant 'erode'.*eroded.*true"):
+        mask_robustness.names(study, ["erode"])
+    scenes = Scenes(study, "drawn")
+    store, usable = mask_robustness.load(study, "drawn+eroded")
+    own = scenes.images.stores[1]
+    test, train = scenes.store.rows("test")[0], scenes.store.rows("train")[0]
+    assert (store.image(test) <= own.image(test)).all() and (
+        store.image(test) != own.image(test)
+    ).any()
+    np.testing.assert_array_equal(store.image(train), own.image(train))
+    assert not usable[-1] and usable[test]
+    whole, none = mask_robustness.load(study, "full")  # not made by 02_masks: made in scratch
+    assert (whole.image(test) == 255).all() and not none.any()
+    assert not (paths.StudyPaths(study).masks / "full").exists()
+    usable = usable.copy()
+    again, _ = mask_robustness.load(study, "drawn+eroded")
+    assert again.fingerprint == store.fingerprint
+    other = mask_robustness.through(scenes, store, usable)
+    assert other.fingerprint != scenes.fingerprint and scenes.images.stores[1] is own
+    usable[test] = False
+    assert not mask_robustness.through(scenes, store, usable).usable[test]
+
+
+def test_masks_of_another_source_join_if_they_fit(study: str) -> None:
+    home = paths.StudyPaths(study).masks
+    (home / "better").mkdir()
+    for file in (home / "drawn").iterdir():
+        (home / "better" / file.name).write_bytes(file.read_bytes())
+    assert mask_robustness.names(study, []) == ["drawn", "better"]
+    facts = read_json(home / "better" / "masks.json")
+    write_json(home / "better" / "masks.json", {**facts, "images": "of another study"})
+    assert mask_robustness.names(study, []) == ["drawn"]
+
+
+def test_sensitivity_compares_like_with_like(study: str, models: list) -> None:
+    calls = models.pop()
+    table = mask_robustness.sensitivity(study, ["eroded", "dilated"])
+    assert table["masks"].unique().tolist() == ["drawn", "drawn+eroded", "drawn+dilated"]
+    assert calls.count("clean") == 2 and calls.count("own_background") == 6
+    assert set(table["arm"]) == {"base", "bgaugment"} and table["usable"].iloc[0] == 11 / 12
+    clean = table[table["condition"] == "clean"].groupby("masks")["value"].first()
+    assert clean.nunique() == 1  # no mask in a clean image
+    assert shift_tables.mask_finding(table).startswith("Through 3 kinds of masks")
