@@ -20,11 +20,12 @@ from lib.core import params, run_log
 from lib.core.errors import StudyError
 from lib.core.files import atomic
 from lib.core.lock import one_at_a_time
+from lib.core.parameters import ParameterError, check_parameters
 from lib.core.paths import NOTEBOOKS, StudyPaths
 from lib.report.html import page
 from lib.run.cleaning import clean
 from lib.run.kernel import Session, run_cells
-from lib.run.parameters import ParameterError, check_parameters, declared_parameters, parse_override
+from lib.run.parameters import declared_parameters, parse_override
 
 
 class NotebookFailed(RuntimeError):

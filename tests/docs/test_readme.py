@@ -9,7 +9,6 @@ import yaml
 
 from lib.core import params, paths
 from lib.report import answers, bias_dose_figure, front_page, overview_figure
-from lib.report import seeds as seeds_
 
 README = (paths.ROOT / "README.md").read_text(encoding="utf-8")
 

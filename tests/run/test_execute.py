@@ -15,13 +15,14 @@ from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from lib.core import params, paths
+from lib.core.parameters import ParameterError, check_parameters
 from lib.report import html
 from lib.report.html import formula, network_references, page
 from lib.run import rerender
 from lib.run.cleaning import clean
 from lib.run.execute import NotebookFailed, execute, main
 from lib.run.kernel import Session
-from lib.run.parameters import ParameterError, check_parameters, declared_parameters, parse_override
+from lib.run.parameters import declared_parameters, parse_override
 
 PARAMETERS = """study: str = "demo"  # name of the study
 mode: str = "ok"  # ok, error or study

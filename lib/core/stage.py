@@ -1,0 +1,46 @@
+"""A measuring step on the command line: `python -m lib.training --study demo`.
+
+Each room that measures has a `__main__` of one line. What a step is given stands in its section of
+params.yaml; names and types are checked against the measuring function before anything runs.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from lib.core import params, run_log
+from lib.core.errors import StudyError
+from lib.core.lock import one_at_a_time
+from lib.core.parameters import ParameterError, check_parameters, of_function
+
+
+def given(measure: Callable[..., Any], section: str, study: str) -> dict[str, Any]:
+    """The study's section as checked keyword arguments of `measure`."""
+    values = {"study": study, **params.section(study, section)}
+    declared = of_function(measure)
+    check_parameters(declared, values, f"studies.{study}.{section}")
+    missing = [name for name, p in declared.items() if p.required and name not in values]
+    if missing:
+        raise StudyError(f"studies.{study}.{section} lacks {', '.join(missing)} (params.yaml).")
+    return values
+
+
+def main(measure: Callable[..., Any], section: str, argv: list[str] | None = None) -> int:
+    """Run `measure` for a study. Returns 0, 2 (wrong input, told in words) or 130 (stopped)."""
+    parser = argparse.ArgumentParser(prog=f"python -m {measure.__module__}", description=__doc__)
+    parser.add_argument("--study", required=True, help="a study of params.yaml")
+    study = parser.parse_args(argv).study
+    try:
+        values = given(measure, section, study)
+        with one_at_a_time(study):
+            watch = run_log.Watch(study)
+            measure(**values)
+            run_log.note(study, section, values, watch.read())
+    except (ParameterError, StudyError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("Stopped; what was finished is kept.", file=sys.stderr)
+        return 130
+    return 0
