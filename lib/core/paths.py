@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+LIB = ROOT / "lib"
 NOTEBOOKS = ROOT / "notebooks"
 REPORTS = ROOT / "reports"
 PARAMS = ROOT / "params.yaml"
@@ -42,6 +43,11 @@ class StudyPaths:
     def attention(self) -> Path:
         """Per-image attention rows (written by 05_attention)."""
         return ROOT / "data" / "attention" / self.study
+
+    @property
+    def measured(self) -> Path:
+        """Compact tables of what was measured (in git): all that the pages 04 to 06 read."""
+        return REPORTS / self.study / "measured"
 
     @property
     def scratch(self) -> Path:

@@ -74,7 +74,7 @@ def gains(
     """
     labels, out = scenes.store.labels[scenes.store.rows("validation")], []
     for model in models_with_loss(study, loss):
-        condition = arms.selection(model.arm)
+        condition = arms.get(model.arm).select_on
         after = validation_scores(study, model, scenes, condition, model.seed)
         before = validation_scores(study, untrained(model), scenes, condition, model.seed)
         found = statistics.paired_difference(after, before, labels)

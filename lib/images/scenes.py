@@ -1,12 +1,13 @@
 """A study's images with their masks, and its pools of background photographs."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from lib.core import paths
 from lib.data.store import Store
-from lib.images.composite import composite
 from lib.images.crops import Sampler
 from lib.masks import sources
 
@@ -34,18 +35,31 @@ class Scenes:
         keep = torch.as_tensor(self.usable[rows], device=pixels.device)[:, None, None, None]
         return pixels[:, :3], torch.where(keep, pixels[:, 3:] / 255, 1.0)
 
-    def training(self, rows: np.ndarray, size: int, rng: np.random.Generator, p: float) -> Tensor:
-        """Augmented training images; a share `p` of them on a background of the train pool.
+    def training(self, rows: np.ndarray, size: int, rng: np.random.Generator) -> "TrainingBatch":
+        """Random training crops of images and masks, and the draws that an arm may use.
 
-        The draws do not depend on `p`: both arms see the same crops of the same images.
+        The same generator gives every arm the same crops of the same images.
         """
         image, mask = self.split(self.images.random(rows, size, rng), rows)
-        pool = self.backgrounds_store.rows("train")
-        drawn, replaced = rng.choice(pool, len(rows)), rng.random(len(rows)) < p
-        if not replaced.any():
-            return image
-        moved = composite(image, mask, self.backgrounds.random(drawn, size, rng))
-        if replaced.all():
-            return moved
-        which = torch.as_tensor(replaced, device=image.device)[:, None, None, None]
-        return torch.where(which, moved, image)
+        drawn = rng.choice(self.backgrounds_store.rows("train"), len(rows))
+        return TrainingBatch(self, image, mask, rng.random(len(rows)), drawn, rng)
+
+
+@dataclass(frozen=True)
+class TrainingBatch:
+    """A batch on its way into the network: what the arms (lib.training.arms) make images of.
+
+    `images` (B, 3, s, s) on 0 to 255, `masks` (B, 1, s, s) in [0, 1] (1 everywhere where a mask is
+    not usable), `chance` (B,) uniform in [0, 1), `drawn` (B,) rows of the backgrounds.
+    """
+
+    scenes: Scenes
+    images: Tensor
+    masks: Tensor
+    chance: np.ndarray
+    drawn: np.ndarray
+    rng: np.random.Generator
+
+    def photographs(self) -> Tensor:
+        """The drawn photographs of the train pool, each in a random crop (B, 3, s, s)."""
+        return self.scenes.backgrounds.random(self.drawn, self.images.shape[-1], self.rng)

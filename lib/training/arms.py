@@ -1,8 +1,112 @@
-"""The arms: one table of ways to train. Adding one is adding an entry."""
+"""The arms: one table of ways to train. Adding one is adding an entry.
 
-ARMS = {"base": 0.0, "bgaugment": 1.0}  # share of training images with a replaced background
+An entry says what training images look like, what picks the checkpoint, what the arm is compared
+with, and how it is called; everything else (training, contrasts, tables, figures) iterates over the
+arms of a study (`arms:` in params.yaml). Colours are the report's matter (lib.report.style): an arm
+without one there gets the next of the palette.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lib.core.errors import StudyError
+from lib.images.composite import composite
+from lib.images.scenes import TrainingBatch
+
+View = Callable[[TrainingBatch], Tensor]
+UNTRAINED = "untrained"  # the trunk before training: a baseline beside the arms, not an arm
 
 
-def selection(arm: str) -> str:
-    """The condition whose validation MAP@R picks the checkpoint (paper, section 4)."""
-    return "clean" if arm == "base" else "random_background"
+@dataclass(frozen=True)
+class Step:
+    """What an arm's own loss term sees of a training step, all on the device.
+
+    `images` (B, 3, s, s) are the normalised inputs, `masks` (B, 1, s, s) lie in [0, 1],
+    `embeddings` (B, D) have length 1, `labels` are (B,).
+    """
+
+    model: Any
+    images: Tensor
+    masks: Tensor
+    embeddings: Tensor
+    labels: Tensor
+    loss: Tensor
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to train.
+
+    Attributes:
+        label: name in tables and figures.
+        view: training images (B, 3, s, s) on 0 to 255, made of a batch of images with masks.
+        select_on: the test condition (lib.images.conditions) whose validation MAP@R picks the
+            checkpoint.
+        reference: the arm that it is compared with; None for the arm that others start from.
+        views: how often each image stands in a batch, every time with draws of its own; a batch
+            then holds fewer images, so that a step costs the same.
+        term: added to the loss of every step.
+    """
+
+    label: str
+    view: View
+    select_on: str = "clean"
+    reference: str | None = "base"
+    views: int = 1
+    term: Callable[[Step], Tensor] | None = None
+
+
+def as_taken(batch: TrainingBatch) -> Tensor:
+    """The photographs as they are."""
+    return batch.images
+
+
+def replaced(fill: Callable[[TrainingBatch], Tensor], share: float = 1.0) -> View:
+    """A `share` of the images has another background, made by `fill` for the whole batch."""
+
+    def view(batch: TrainingBatch) -> Tensor:
+        chosen = batch.chance < share
+        if not chosen.any():
+            return batch.images
+        moved = composite(batch.images, batch.masks, fill(batch))
+        which = torch.as_tensor(chosen, device=moved.device)[:, None, None, None]
+        return torch.where(which, moved, batch.images)
+
+    return view
+
+
+def photographs(batch: TrainingBatch) -> Tensor:
+    """A photograph of the train pool for every image, each in a random crop of its own."""
+    return batch.photographs()
+
+
+def grey(batch: TrainingBatch) -> Tensor:
+    """One grey, as in the test condition `foreground_only`."""
+    return torch.full_like(batch.images, 127.0)
+
+
+ARMS: dict[str, Arm] = {
+    "base": Arm("base", as_taken, reference=None),
+    "bgaugment": Arm("BGAugment", replaced(photographs), select_on="random_background"),
+}
+
+
+def get(name: str) -> Arm:
+    """The entry of `name`; an unknown name raises with the known ones."""
+    if name not in ARMS:
+        raise StudyError(f"unknown arm {name!r}; known: {', '.join(ARMS)}")
+    return ARMS[name]
+
+
+def pairs(names: list[str]) -> list[tuple[str, str]]:
+    """Every (arm, its reference) of which both are among `names`, in their order."""
+    return [(name, get(name).reference) for name in names if get(name).reference in names]
+
+
+def labels(names: list[str]) -> dict[str, str]:
+    """Name -> label, the untrained trunk among them."""
+    return {name: "untrained trunk" if name == UNTRAINED else get(name).label for name in names}

@@ -7,7 +7,7 @@ from functools import partial
 import torch
 
 from lib.core.errors import StudyError
-from lib.training.arms import ARMS
+from lib.training import arms
 
 OPTIMISERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adamw": partial(torch.optim.AdamW, fused=True),
@@ -22,7 +22,6 @@ class Recipe:
     dataset: str
     loss: str
     arm: str
-    p: float
     seed: int
     trunk: str
     embedding: int
@@ -42,13 +41,12 @@ class Recipe:
 
 def check(recipe: Recipe) -> Recipe:
     """Return `recipe` if it can be trained; else say which value is wrong and what is possible."""
+    arms.get(recipe.arm)
     wrong = {
-        f"p is {recipe.p}, a share from 0 to 1": not 0 <= recipe.p <= 1,
         f"precision is {recipe.precision!r}, not bf16 or f32": recipe.precision
         not in ("bf16", "f32"),
         f"optimiser is {recipe.optimiser!r}; known: {', '.join(OPTIMISERS)}": recipe.optimiser
         not in OPTIMISERS,
-        f"arm is {recipe.arm!r}; known: {', '.join(ARMS)}": recipe.arm not in ARMS,
     }
     counts = ("embedding", "image_size", "batch", "iterations", "epochs", "patience")
     wrong |= {f"{name} is not a positive number": getattr(recipe, name) < 1 for name in counts}

@@ -1,46 +1,27 @@
-"""Training one embedder: one loss, one arm, one seed; stops early, resumes, repeats exactly.
+"""Training one embedder: one loss, one arm, one seed, epoch by epoch.
 
 All randomness is a function of (seed, step): the sampler's, the crops', the backgrounds', a
 trunk's dropout. So a checkpoint holds sampler and generator by holding the number of its epoch,
-and both arms of a seed see the same images in the same crops.
+and all arms of a seed see the same images in the same crops.
 """
 
-import shutil
-import time
-import zipfile
-from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from lib.core import paths
 from lib.core.errors import StudyError
-from lib.core.files import (
-    atomic,
-    digest,
-    key_of,
-    read_json,
-    sealed,
-    space_left,
-    write_json,
-    write_table,
-)
-from lib.core.hardware import autocast, device, fixed_threads, used
+from lib.core.hardware import autocast, device, fixed_threads
 from lib.core.progress import say
 from lib.images.scenes import Scenes
-from lib.models.embedder import Embedder, save_weights
-from lib.training import losses
-from lib.training.arms import ARMS, selection
+from lib.models.embedder import Embedder
+from lib.training import arms, losses
 from lib.training.recipe import OPTIMISERS, Recipe, check
 from lib.training.sampling import epoch_rows
 from lib.training.validation import validation
 
-COPIES = 5  # of the weights on disk: best, its copy, and a checkpoint with two moments
-VERSION = 2  # raise when the arithmetic of training changes: older checkpoints are then ignored
+ALWAYS = ("clean", "random_background")  # validated after every epoch, whatever the arm selects on
 
 
 def _optimiser(recipe: Recipe, model: Embedder, criterion: nn.Module) -> torch.optim.Optimizer:
@@ -70,6 +51,7 @@ class Run:
 
     def __init__(self, recipe: Recipe, scenes: Scenes):
         self.recipe, self.scenes, self.device = check(recipe), scenes, device()
+        self.arm = arms.get(recipe.arm)
         self.rows = scenes.store.rows("train")
         _large_enough(scenes, recipe.image_size)
         kept = scenes.store.labels[self.rows]
@@ -89,14 +71,21 @@ class Run:
 
     def step(self, positions: np.ndarray, number: int) -> Tensor:
         """One update on the training images at `positions`; returns the loss, on the device."""
-        recipe = self.recipe
+        recipe, arm = self.recipe, self.arm
+        positions = np.tile(positions[: len(positions) // arm.views], arm.views)
+        labels = self.targets[torch.as_tensor(positions)]
         rng = np.random.default_rng([recipe.seed, number])
         torch.manual_seed(number)  # dropout, if the trunk has any
-        images = self.scenes.training(self.rows[positions], recipe.image_size, rng, recipe.p)
-        images = self.model.normalise(images).contiguous(memory_format=torch.channels_last)
+        batch = self.scenes.training(self.rows[positions], recipe.image_size, rng)
+        images = self.model.normalise(arm.view(batch))
+        images = images.contiguous(memory_format=torch.channels_last)
         with autocast(self.device, recipe.precision):
             embeddings = self.model(images)
-        loss: Tensor = self.criterion(embeddings, self.targets[torch.as_tensor(positions)])
+        loss: Tensor = self.criterion(embeddings, labels)
+        if arm.term:
+            loss = loss + arm.term(
+                arms.Step(self.model, images, batch.masks, embeddings, labels, loss)
+            )
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         self.optimiser.step()
@@ -144,9 +133,9 @@ class Run:
             )
 
     def validate(self) -> dict[str, float]:
-        """Validation MAP@R on clean images and on replaced backgrounds (validation pool)."""
+        """Validation MAP@R on clean images, on replaced backgrounds, and as the arm selects."""
         recipe, found = self.recipe, {}
-        for condition in ("clean", "random_background"):
+        for condition in dict.fromkeys((*ALWAYS, self.arm.select_on)):
             try:
                 scores = validation(
                     self.model, self.scenes, condition, recipe.seed, recipe.image_size,
@@ -177,158 +166,20 @@ class Run:
         self.epoch, self.history = state["epoch"], state["history"]
         self.best, self.best_sha256 = tuple(state["best"]), state.get("best_sha256", "")
 
-
-def _record(run: Run, loss: float, seconds: float) -> bool:
-    """Validate, note the epoch, and say whether it is the best so far."""
-    scores = run.validate()
-    chosen = scores[selection(run.recipe.arm)]
-    for condition, value in scores.items():
-        run.history.append(
-            {"epoch": run.epoch, "condition": condition, "map_at_r": value, "loss_value": loss}
+    def record(self, loss: float, seconds: float) -> bool:
+        """Validate, note the epoch, and say whether it is the best so far."""
+        scores, recipe = self.validate(), self.recipe
+        for condition, value in scores.items():
+            self.history.append(
+                {"epoch": self.epoch, "condition": condition, "map_at_r": value, "loss_value": loss}
+            )
+        told = ", ".join(f"{condition} {value:.4f}" for condition, value in scores.items())
+        say(
+            f"  {recipe.loss} {recipe.arm} seed {recipe.seed} epoch {self.epoch}: loss {loss:.4f}, "
+            f"validation MAP@R {told} ({seconds:.0f} s)"
         )
-    say(
-        f"  {run.recipe.loss} {run.recipe.arm} seed {run.recipe.seed} epoch {run.epoch}: loss "
-        f"{loss:.4f}, validation MAP@R clean {scores['clean']:.4f}, replaced "
-        f"{scores['random_background']:.4f} ({seconds:.0f} s)"
-    )
-    if chosen > run.best[0]:
-        run.best = (chosen, run.epoch)
-        return True
-    return False
-
-
-def _note_time(folder: Path, run: Run, training: float, validation: float) -> None:
-    file = folder / "seconds.json"  # not among the results: these must be the same at every run
-    noted = read_json(file) if file.exists() else {}
-    noted[str(run.epoch)] = {"training": training, "validation": validation}
-    write_json(file, noted)
-
-
-def speed(folder: Path, recipe: Recipe) -> list[str]:
-    """How fast a model was trained, in words; nothing if its times are not known."""
-    file = folder / "seconds.json"
-    if not file.exists():
-        return []
-    table = pd.DataFrame(read_json(file)).T
-    images = len(table) * recipe.iterations * recipe.batch
-    spent = table.sum()
-    return [
-        f"  {recipe.loss} {recipe.arm} seed {recipe.seed}: {images:,} training images in "
-        f"{spent['training']:.0f} s ({images / spent['training']:.1f} images/s), "
-        f"{spent['validation']:.0f} s of validation"
-    ]
-
-
-def folder_of(recipe: Recipe, scenes: Scenes, scratch: Path) -> Path:
-    """Where a model is while it is trained; another recipe or other data, another folder."""
-    made = asdict(recipe) | {"precision": used(recipe.precision, device().type)}
-    key = key_of(version=VERSION, data=scenes.fingerprint, **made)
-    return scratch / f"{recipe.loss}-{recipe.arm}-{recipe.seed}-{key}"
-
-
-def fit(recipe: Recipe, scenes: Scenes, scratch: Path) -> tuple[Path, pd.DataFrame]:
-    """Train one model, or go on with it, or return it if it is finished.
-
-    Epoch 0 is the network before training. Training stops after `patience` epochs without a better
-    validation MAP@R (`selection`) or at `epochs`; the best epoch's weights are kept.
-
-    Returns:
-        Path of the best weights (safetensors) and the history (one row an epoch and condition).
-    """
-    folder = folder_of(check(recipe), scenes, scratch)
-    best, last, done = folder / "best.safetensors", folder / "last.pt", folder / "history.csv"
-    seal = folder / "seal.json"
-    if done.exists() and best.exists():
-        if seal.exists():
-            sealed([best], read_json(seal)["sha256"], _afresh(folder))
-            sealed([done], read_json(seal)["history"], _afresh(folder))
-        return best, pd.read_csv(done)
-    run = Run(recipe, scenes)
-    if last.exists():
-        run.restore(_checkpoint(last, run.device))
-        say(f"  resuming {folder.name} after epoch {run.epoch}")
-    else:
-        folder.mkdir(parents=True, exist_ok=True)
-        weights = sum(value.nbytes for value in run.model.state_dict().values())
-        space_left(best, COPIES * weights)
-        _record(run, float("nan"), 0.0)
-        _keep(run, best)
-    while run.epoch < recipe.epochs and run.epoch - run.best[1] < recipe.patience:
-        start = time.monotonic()
-        loss = run.train_epoch(run.epoch + 1)
-        trained = time.monotonic() - start
-        run.epoch += 1
-        run.check_weights()
-        if _record(run, loss, trained):
-            _keep(run, best)
-        _note_time(folder, run, trained, time.monotonic() - start - trained)
-        with atomic(last) as temporary, open(temporary, "wb") as stream:
-            torch.save(run.state(), stream)
-    if run.best_sha256:  # a checkpoint of an earlier version has none
-        sealed([best], run.best_sha256, _afresh(folder))
-    history = pd.DataFrame(run.history).assign(best=run.best[1])
-    write_table(done, history)
-    write_json(seal, {"sha256": digest(best), "history": digest(done)})
-    last.unlink(missing_ok=True)
-    return best, pd.read_csv(done)
-
-
-def _keep(run: Run, best: Path) -> None:
-    save_weights(run.model, best)
-    run.best_sha256 = digest(best)
-
-
-def _afresh(folder: Path) -> str:
-    return f"Delete {folder}; the model is then trained from its beginning."
-
-
-def _checkpoint(last: Path, where: torch.device) -> dict[str, Any]:
-    """A checkpoint, if it is whole; torch itself does not look at the checksums in the file."""
-    problem: Any = None
-    try:
-        with zipfile.ZipFile(last) as members:
-            problem = members.testzip()
-        state = torch.load(last, weights_only=True, map_location=where)
-    except Exception as error:  # zipfile, pickle and torch raise their own
-        problem = str(error).splitlines()[0] if str(error) else type(error).__name__
-    if problem:
-        raise StudyError(f"{last} is no whole checkpoint ({problem}). {_afresh(last.parent)}")
-    return state
-
-
-def train_study(
-    study: str, loss: str, seeds: list[int], p: float, scenes: Scenes, **recipe: Any
-) -> pd.DataFrame:
-    """Train both arms of a loss for every seed and put the weights where the next notebook looks.
-
-    Args:
-        p: share of replaced backgrounds in the bgaugment arm (the base arm has none).
-        recipe: the other fields of Recipe.
-
-    Returns:
-        The histories of all models: one row an arm, seed, epoch and condition.
-    """
-    where = paths.StudyPaths(study)
-    folder, models, histories = where.models / loss, [], []
-    recipe["lr_loss"] = recipe["lr_loss"] or losses.learning_rate(loss, recipe["dataset"]) or 0.0
-    if not seeds or len(set(seeds)) < len(seeds):
-        raise StudyError(f"seeds are {seeds}; wanted: one or more, each once.")
-    for seed in seeds:
-        for arm in ARMS:
-            share = p if arm == "bgaugment" else 0.0
-            made = Recipe(loss=loss, arm=arm, seed=seed, p=share, **recipe)
-            weights, history = fit(made, scenes, where.scratch)
-            for line in speed(weights.parent, made):
-                say(line)
-            name = f"{arm}-{seed}.safetensors"
-            with atomic(folder / name) as temporary:
-                shutil.copyfile(weights, temporary)
-            kept = ("loss", "arm", "seed", "trunk", "embedding", "image_size")
-            ran = used(made.precision, device().type)
-            facts = {"precision": ran, "weights": name, "sha256": digest(weights)}
-            models.append({key: getattr(made, key) for key in kept} | facts)
-            histories.append(history.assign(study=study, loss=loss, arm=arm, seed=seed))
-    table = pd.concat(histories, ignore_index=True)
-    write_table(folder / "training.csv", table)
-    write_json(folder / "models.json", models)
-    return table
+        chosen = scores[self.arm.select_on]
+        if chosen > self.best[0]:
+            self.best = (chosen, self.epoch)
+            return True
+        return False

@@ -1,0 +1,95 @@
+"""All models of a study: every loss, arm and seed, one after the other."""
+
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from lib.core import paths
+from lib.core.errors import StudyError
+from lib.core.files import atomic, digest, write_json, write_table
+from lib.core.hardware import device, used
+from lib.core.progress import say
+from lib.data.prepare import about
+from lib.images.scenes import Scenes
+from lib.masks.sources import mask_source
+from lib.training import arms as arm_table
+from lib.training import losses as loss_table
+from lib.training.fit import fit, speed
+from lib.training.recipe import Recipe
+
+
+def measure(
+    study: str, losses: list[str], arms: list[str], seeds: list[int], trunk: str, embedding: int,
+    image_size: int, optimiser: str, lr_trunk: float, lr_head: float, lr_loss: float,
+    weight_decay: float, batch: int, iterations: int, epochs: int, patience: int, precision: str,
+) -> pd.DataFrame:  # fmt: skip
+    """Train every model of a study; finished ones are found, interrupted ones go on.
+
+    The arguments after `seeds` are fields of lib.training.recipe.Recipe; `lr_loss` 0 stands for the
+    published learning rate of the loss's own weights.
+
+    Returns:
+        The histories: one row a loss, arm, seed, epoch and condition.
+    """
+    shared = dict(
+        trunk=trunk, embedding=embedding, image_size=image_size, optimiser=optimiser,
+        lr_trunk=lr_trunk, lr_head=lr_head, weight_decay=weight_decay, batch=batch,
+        iterations=iterations, epochs=epochs, patience=patience, precision=precision,
+    )  # fmt: skip
+    dataset, recipes = about(study)["dataset"], []
+    for loss in names("losses", losses):
+        loss_table.get(loss)
+        own = lr_loss or loss_table.learning_rate(loss, dataset) or 0.0
+        recipes += [
+            Recipe(dataset=dataset, loss=loss, arm=arm, seed=seed, lr_loss=own, **shared)
+            for seed in names("seeds", seeds)
+            for arm in names("arms", arms)
+        ]
+    return train_all(study, recipes, Scenes(study, mask_source(study), device()))
+
+
+def names(what: str, given: list) -> list:
+    """`given`, if it is a list of one or more different entries."""
+    if not given or len(set(given)) < len(given):
+        raise StudyError(f"`{what}` is {given}; wanted: one or more, each once.")
+    for arm in given if what == "arms" else []:
+        arm_table.get(arm)
+    return given
+
+
+def train_all(study: str, recipes: list[Recipe], scenes: Scenes) -> pd.DataFrame:
+    """Train the recipes and put their weights where evaluation looks, a folder a loss.
+
+    Models of losses that are no longer trained are removed.
+    """
+    where, histories = paths.StudyPaths(study), []
+    for loss in dict.fromkeys(recipe.loss for recipe in recipes):
+        models = []
+        for recipe in (recipe for recipe in recipes if recipe.loss == loss):
+            weights, history = fit(recipe, scenes, where.scratch)
+            for line in speed(weights.parent, recipe):
+                say(line)
+            models.append(_delivered(weights, recipe, where.models / loss))
+            key = {"loss": recipe.loss, "arm": recipe.arm, "seed": recipe.seed}
+            histories.append(history.assign(study=study, **key))
+        write_json(where.models / loss / "models.json", models)
+    for folder in where.models.iterdir():
+        if folder.is_dir() and folder.name not in {recipe.loss for recipe in recipes}:
+            shutil.rmtree(folder)
+    table = pd.concat(histories, ignore_index=True)
+    write_table(where.models / "training.csv", table)
+    return table
+
+
+def _delivered(weights: Path, recipe: Recipe, folder: Path) -> dict[str, Any]:
+    """Copy a model's weights to `folder`; returns its entry in models.json."""
+    name = f"{recipe.arm}-{recipe.seed}.safetensors"
+    with atomic(folder / name) as temporary:
+        shutil.copyfile(weights, temporary)
+    kept = ("loss", "arm", "seed", "trunk", "embedding", "image_size")
+    facts = {"precision": used(recipe.precision, device().type), "weights": name}
+    entry = {key: getattr(recipe, key) for key in kept} | facts | {"sha256": digest(weights)}
+    return entry | {"recipe": asdict(recipe)}
