@@ -1,7 +1,7 @@
 # Every verb sets the environment up first where it has to. More words for the tool behind a verb
 # go into ARGS (make test ARGS="-m 'not slow'"); PYTHON names the interpreter to build .venv with.
 .DEFAULT_GOAL := help
-.PHONY: help setup repro dial repeat test test-faults verify lab report lock clean lint
+.PHONY: help setup repro dial test test-faults verify lab report lock clean lint
 
 PYTHON ?=
 ARGS ?=
@@ -24,12 +24,7 @@ repro: $(STAMP) ## run what has changed of the studies, down to reports/index.ht
 
 dial: $(STAMP) ## run the study of the bias dial on drawn pictures, to reports/dial
 	@git rev-parse --git-dir >/dev/null 2>&1 || $(ENV) dvc config --local core.no_scm true
-	@$(ENV) dvc repro $(ARGS) dial/dvc.yaml
-
-repeat: $(STAMP) ## train studies again with other seeds (`repeat` in params.yaml), then report
-	@git rev-parse --git-dir >/dev/null 2>&1 || $(ENV) dvc config --local core.no_scm true
-	@$(MAKE) --no-print-directory repro && $(ENV) dvc repro $(ARGS) repeat/dvc.yaml && \
-	$(MAKE) --no-print-directory repro
+	@$(ENV) dvc repro $(ARGS) pipelines/dial/dvc.yaml
 
 test: $(STAMP) ## run the tests
 	@$(ENV) OMP_NUM_THREADS=1 python -m pytest -q -n 2 --dist loadfile -m "not long" $(ARGS)

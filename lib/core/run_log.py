@@ -68,6 +68,13 @@ def _commit() -> str | None:
     return found.stdout.strip() or None
 
 
+def origin() -> dict[str, Any]:
+    """Where and by what something was made: commit, processor, torch."""
+    here = machine()
+    kept = {name: here[name] for name in ("processor", "kind", "gpu")}
+    return {"commit": _commit(), "torch": here["packages"]["torch"], **kept}
+
+
 def code() -> str:
     """Fingerprint of the code: every module of lib and every source notebook, names and bytes."""
     files = [*(paths.ROOT / "lib").rglob("*.py"), *(paths.ROOT / "notebooks").glob("*.ipynb")]

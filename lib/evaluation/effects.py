@@ -1,12 +1,128 @@
-"""From one row a query to summary tables: means, paired effects, intervals, classes."""
+"""From one row a class to summary tables: means, paired effects, intervals, classes.
+
+All statistics resample whole classes, so a class's mean and its number of queries are all that they
+need (`classes.parquet`, a row a model, condition, sides, draw and class). Tables have a row a model
+and condition, values as fractions.
+"""
+
+from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
 
 from lib.evaluation import statistics
-from lib.evaluation.embeddings import METRICS
 from lib.evaluation.models import MODEL
 from lib.images import conditions
+from lib.retrieval.metrics import METRICS as METRIC_TABLE
+from lib.training import arms
+
+METRICS = list(METRIC_TABLE)
+LEVEL = [*MODEL, "condition", "sides"]  # what a mean over draws belongs to
+CLASS = [*LEVEL, "draw", "label"]  # the keys of a row of `classes`
+FLIPS = 99_999  # sign patterns: the least p-value, times the tests of a grid, stays below 0.05
+
+
+def by_class(rows: pd.DataFrame) -> pd.DataFrame:
+    """One row a class of one row a query: `n` queries that have anything to find, mean metrics.
+
+    Classes in which no query has anything to find (one image alone) are left out.
+    """
+    known = rows.dropna(subset=METRICS)
+    grouped = known.groupby(CLASS, sort=False)[METRICS]
+    return grouped.mean().assign(n=grouped.size()).reset_index()
+
+
+def class_sums(
+    classes: pd.DataFrame, metric: str, keys: list[str]
+) -> tuple[pd.DataFrame, pd.Series]:
+    """Sums (label x keys) of a metric over each class's queries, and queries of each class (label).
+
+    With keys that leave something out (draws, losses, seeds) the mean over it is taken first, so
+    that intervals are those of the mean over models, not means of intervals.
+    """
+    wide = classes.pivot_table(index="label", columns=keys, values=metric, sort=False)
+    counts = classes.groupby("label", sort=False)["n"].first().reindex(wide.index)
+    return wide.mul(counts, axis=0), counts
+
+
+def _filled(columns: Iterable, names: list[str], **values: object) -> pd.DataFrame:
+    """One row a column of a wide table, its keys spelt out."""
+    index = pd.MultiIndex.from_tuples([c if isinstance(c, tuple) else (c,) for c in columns])
+    return index.set_names(names).to_frame(index=False).assign(**values)
+
+
+def _with_interval(sums: pd.DataFrame, counts: pd.Series, keys: list[str]) -> pd.DataFrame:
+    mean, half = statistics.class_bootstrap(sums, counts)
+    ends = {"value": mean, "low": mean - half, "high": mean + half, "n": int(counts.sum())}
+    return _filled(sums.columns, keys, **ends)
+
+
+def summary(classes: pd.DataFrame) -> pd.DataFrame:
+    """Mean of every metric per model x condition x sides x draw, 95 % interval over classes."""
+    keys, parts = [*LEVEL, "draw"], []
+    for metric in METRICS:
+        found = _with_interval(*class_sums(classes, metric, keys), keys)
+        parts.append(found.assign(metric=metric))
+    table = pd.concat(parts, ignore_index=True)
+    order = [*keys, "metric", "value", "low", "high", "n"]
+    return table[order].sort_values(keys, kind="stable", key=_as_met(table), ignore_index=True)
+
+
+def _as_met(table: pd.DataFrame):
+    """A sort key for columns: values in the order in which they first appear."""
+    seen = {name: {v: i for i, v in enumerate(table[name].unique())} for name in table}
+    return lambda column: column.map(seen[column.name])
+
+
+def contrasts(levels: list[tuple]) -> list[tuple[str, tuple, tuple]]:
+    """All (contrast, a, b) with a - b to be tested, among (loss, arm, seed, condition, sides).
+
+    `shifted-clean` (same model), `<arm>-<reference>` for every arm whose reference is there (same
+    loss, seed, condition), and `same-other` (same model; the BG-gap of the pairs in
+    conditions.GAPS, named by its first).
+    """
+    there, other_place = set(levels), dict(conditions.GAPS.values())
+    compared = arms.pairs([arm for arm in dict.fromkeys(x[1] for x in levels) if arm in arms.ARMS])
+    found: dict[str, list] = {"shifted-clean": []}
+    found |= {f"{arm}-{reference}": [] for arm, reference in compared}
+    found["same-other"] = []
+    for loss, arm, seed, condition, sides in levels:
+        level, model = (loss, arm, seed, condition, sides), (loss, arm, seed)
+        found["shifted-clean"].append((level, (*model, "clean", "both")))
+        found["same-other"].append((level, (*model, other_place.get(condition), sides)))
+        for mine, reference in compared:
+            if arm == mine:
+                pair = (level, (loss, reference, seed, condition, sides))
+                found[f"{arm}-{reference}"].append(pair)
+    return [(name, a, b) for name, pairs in found.items() for a, b in pairs if b in there - {a}]
+
+
+def effects(classes: pd.DataFrame) -> pd.DataFrame:
+    """Paired differences with 95 % intervals over classes and a sign-flip p (Holm-adjusted).
+
+    The contrasts are those of `contrasts`. Holm's family is the grid of one contrast and metric:
+    all models, conditions and sides.
+    """
+    parts = []
+    for metric in METRICS:
+        sums, counts = class_sums(classes, metric, LEVEL)
+        pairs = contrasts(list(sums.columns))
+        if not pairs:
+            continue
+        moved = np.stack([sums[a].to_numpy() - sums[b].to_numpy() for _, a, b in pairs], axis=1)
+        moved = pd.DataFrame(
+            moved, columns=pd.MultiIndex.from_tuples([(c, *a) for c, a, _ in pairs])
+        )
+        found = _with_interval(moved, counts, ["contrast", *LEVEL])
+        p = statistics.class_flips(moved, flips=FLIPS)
+        parts.append(found.assign(metric=metric, p=p))
+    columns = ["contrast", *LEVEL, "metric", "value", "low", "high", "p", "n"]
+    if not parts:
+        return pd.DataFrame(columns=[*columns, "p_holm"])
+    table = pd.concat(parts, ignore_index=True)[columns]
+    family = table.groupby(["contrast", "metric"])["p"]
+    table["p_holm"] = family.transform(lambda p: statistics.holm(p.to_numpy()))
+    return table
 
 
 def select(
@@ -18,121 +134,75 @@ def select(
     return effects[keep]
 
 
-FLIPS = 99_999  # sign patterns: the least p-value, times the tests of a grid, stays below 0.05
+def joint(
+    classes: pd.DataFrame,
+    contrast: str,
+    condition: str,
+    sides: str,
+    metric: str = "map_at_r",
+    by: tuple[str, ...] = ("arm",),
+) -> pd.DataFrame:
+    """A contrast's mean over models with its joint interval: one row a group of `by`.
 
+    Classes are resampled once for all models of a group, so the interval is that of the mean: a
+    mean of the models' ends would be too wide. It covers other classes, not other trainings.
 
-def summary(rows: pd.DataFrame) -> pd.DataFrame:
-    """Mean of every metric per model x condition x sides x draw, 95 % interval over classes."""
-    out = []
-    keys = [*MODEL, "condition", "sides", "draw"]
-    for names, part in rows.groupby(keys, sort=False):
-        for metric in METRICS:
-            found = statistics.mean_by_class_bootstrap(
-                part[metric].to_numpy(), part["label"].to_numpy()
-            )
-            out.append([*names, metric, found.mean, found.low, found.high, found.n])
-    return pd.DataFrame(out, columns=[*keys, "metric", "value", "low", "high", "n"])
-
-
-def over_draws(rows: pd.DataFrame) -> pd.DataFrame:
-    """One row a query: the mean over draws, wide over condition and sides."""
-    keys = [*MODEL, "condition", "sides", "row", "label"]
-    return rows.groupby(keys, sort=False)[METRICS].mean().reset_index()
-
-
-def effects(rows: pd.DataFrame) -> pd.DataFrame:
-    """Paired differences with 95 % intervals over classes and a sign-flip p (Holm-adjusted).
-
-    `contrast` is shifted-clean (same model), bgaugment-base (same loss, seed, condition) or
-    same-other (same model; the BG-gap of the pairs in conditions.GAPS, named by its first).
-    Holm's family is the grid of one contrast and metric: all models, conditions and sides.
+    Returns:
+        `by`, value, low, high, n (queries), models (how many); empty where nothing was measured.
     """
-    keys = [*MODEL, "condition", "sides"]
-    wide = over_draws(rows).pivot(index=["label", "row"], columns=keys, values=METRICS)
-    classes, out = wide.index.get_level_values("label").to_numpy(), []
-    for metric in METRICS:
-        level = wide[metric]
-        pairs = contrasts(list(level.columns))
-        if not pairs:
-            continue
-        moved = np.stack([level[a].to_numpy() - level[b].to_numpy() for _, a, b in pairs], axis=1)
-        p = statistics.sign_flips(moved, classes, flips=FLIPS)
-        for (contrast, name, _), values, chance in zip(pairs, moved.T, p, strict=True):
-            found = statistics.mean_by_class_bootstrap(values, classes)
-            numbers = [found.mean, found.low, found.high, chance, found.n]
-            out.append([contrast, *name, metric, *numbers])
-    columns = ["contrast", *keys, "metric", "value", "low", "high", "p", "n"]
-    table = pd.DataFrame(out, columns=columns)
-    family = table.groupby(["contrast", "metric"])["p"]
-    table["p_holm"] = family.transform(lambda p: statistics.holm(p.to_numpy()))
-    return table
+    sums, counts = class_sums(classes, metric, LEVEL)
+    pairs = [(a, b) for name, a, b in contrasts(list(sums.columns)) if name == contrast]
+    pairs = [(a, b) for a, b in pairs if a[3:] == (condition, sides)]
+    if not pairs:
+        return pd.DataFrame(columns=[*by, "value", "low", "high", "n", "models"])
+    moved = pd.DataFrame({a: sums[a] - sums[b] for a, b in pairs})
+    moved.columns = pd.MultiIndex.from_tuples(moved.columns, names=LEVEL)
+    groups = moved.T.groupby(level=list(by), sort=False)
+    table = _with_interval(groups.mean().T, counts, list(by))
+    return table.assign(models=groups.size().to_numpy())
 
 
-def contrasts(levels: list[tuple]) -> list[tuple[str, tuple, tuple]]:
-    """All (contrast, a, b) with a - b to be tested, among (loss, arm, seed, condition, sides)."""
-    other_place = dict(conditions.GAPS.values())
-    found: dict[str, list] = {"shifted-clean": [], "bgaugment-base": [], "same-other": []}
-    for loss, arm, seed, condition, sides in levels:
-        level, model = (loss, arm, seed, condition, sides), (loss, arm, seed)
-        found["shifted-clean"].append((level, (*model, "clean", "both")))
-        found["same-other"].append((level, (*model, other_place.get(condition), sides)))
-        if arm == "bgaugment":
-            found["bgaugment-base"].append((level, (loss, "base", seed, condition, sides)))
-    return [
-        (name, a, b) for name, pairs in found.items() for a, b in pairs if b in levels and a != b
-    ]
-
-
-def intervals(rows: pd.DataFrame) -> pd.DataFrame:
+def intervals(classes: pd.DataFrame) -> pd.DataFrame:
     """The same mean with a 95 % interval for each thing that could have come out otherwise.
 
     `covers` names it: `classes` (bootstrap by class; other classes with their images), `draws`
     (t; other backgrounds on these images), `seeds` (t; other trainings; `seed` is then "all").
     `n` is how many of them there were; the ends are missing where one is too few.
     """
-    out, setting = [], ["condition", "sides"]
-    for names, part in rows.groupby([*MODEL, *setting], sort=False):
-        for metric in METRICS:
-            query = part.groupby(["row", "label"])[metric].mean().dropna()
-            label = query.index.get_level_values("label")
-            found = statistics.mean_by_class_bootstrap(query, label)
-            numbers = [found.mean, found.low, found.high, label.nunique()]
-            out.append([*names, metric, "classes", *numbers])
-            out.append([*names, metric, "draws", *_repeated(part, "draw", metric)])
-    for (loss, arm, *names), part in rows.groupby([*MODEL[:2], *setting], sort=False):
-        for metric in METRICS:
-            numbers = _repeated(part, "seed", metric)
-            out.append([loss, arm, "all", *names, metric, "seeds", *numbers])
-    columns = [*MODEL, *setting, "metric", "covers", "value", "low", "high", "n"]
-    return pd.DataFrame(out, columns=columns)
+    parts = []
+    for metric in METRICS:
+        sums, counts = class_sums(classes, metric, LEVEL)
+        found = _with_interval(sums, counts, LEVEL).assign(n=len(counts), covers="classes")
+        drawn, counts = class_sums(classes, metric, [*LEVEL, "draw"])
+        means = drawn.sum() / counts.sum()
+        parts += [found.assign(metric=metric)]
+        parts += [_repeated(means, LEVEL).assign(metric=metric, covers="draws")]
+        over = means.groupby(LEVEL, sort=False).mean()
+        keys = [key for key in LEVEL if key != "seed"]
+        parts += [_repeated(over, keys).assign(metric=metric, covers="seeds", seed="all")]
+    columns = [*LEVEL, "metric", "covers", "value", "low", "high", "n"]
+    return pd.concat(parts, ignore_index=True)[columns]
 
 
-def _repeated(part: pd.DataFrame, what: str, metric: str) -> list[float]:
-    """Mean, low, high and number of repetitions (`what` is draw or seed)."""
-    found = statistics.over_draws(part.groupby(what)[metric].mean())
-    return [found.mean, found.low, found.high, found.n]
+def _repeated(means: pd.Series, keys: list[str]) -> pd.DataFrame:
+    """Mean and t interval over what `keys` leave out of the index."""
+    out = []
+    for names, values in means.groupby(keys, sort=False):
+        found = statistics.over_draws(values)
+        out.append([*names, found.mean, found.low, found.high, found.n])
+    return pd.DataFrame(out, columns=[*keys, "value", "low", "high", "n"])
 
 
-def seeds_say(rows: pd.DataFrame) -> str:
-    """A sentence on what the study knows about other trainings."""
-    count = rows[rows["arm"] != "untrained"].groupby("loss")["seed"].nunique()
-    if count.max() == 1:
-        return "One seed was trained: there is no interval over seeds."
-    return f"Intervals over seeds are from {count.min()} to {count.max()} trainings a loss."
-
-
-def class_losses(rows: pd.DataFrame, condition: str = "random_background") -> pd.DataFrame:
+def class_losses(classes: pd.DataFrame, condition: str = "random_background") -> pd.DataFrame:
     """Mean MAP@R per model and class, clean and under a condition (both sides), worst change first.
 
     `n` is the number of queries that have anything to find.
     """
-    mean = over_draws(
-        rows[(rows["sides"] == "both") & rows["condition"].isin(["clean", condition])]
-    )
-    grouped = mean.groupby([*MODEL, "label", "condition"])["map_at_r"]
-    wide = grouped.mean().unstack("condition")
+    part = classes[(classes["sides"] == "both") & classes["condition"].isin(["clean", condition])]
+    grouped = part.groupby([*MODEL, "label", "condition"])
+    wide = grouped["map_at_r"].mean().unstack("condition")
     wide["change"] = wide[condition] - wide["clean"]
-    wide["n"] = grouped.count().unstack("condition")["clean"]
+    wide["n"] = grouped["n"].first().unstack("condition")["clean"]
     return wide.reset_index().sort_values("change", kind="stable", ignore_index=True)
 
 

@@ -1,28 +1,34 @@
-"""04_shift: every model under every condition, one row a query, then the summary tables."""
+"""The test images as every model embeds them under every condition, and one row a query."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
-from lib.core import hardware, paths
 from lib.core.cache import kept
+from lib.core.code import fingerprint
 from lib.core.errors import StudyError
-from lib.core.files import key_of, space_left
-from lib.core.progress import say
-from lib.evaluation.models import Model, models_of
+from lib.core.files import key_of
+from lib.evaluation.models import Model
 from lib.images import conditions as test_conditions
 from lib.images.scenes import Scenes
-from lib.masks.sources import mask_source
 from lib.models import embedding
+from lib.models.embedder import Embedder
 from lib.retrieval import metrics
 
-VERSION = 1  # raise when the making of test images changes: cached embeddings are then ignored
 METRICS = list(metrics.METRICS)
-SCORING = 1  # raise when the metrics change: cached scores are then ignored
+EMBEDDING = ("images", "models")  # rooms whose code decides an embedding
+SCORING = ("retrieval",)
+
+
+@lru_cache(maxsize=1)
+def loaded(model: Model) -> Embedder:
+    """The embedder of a model; the last one is kept, for the conditions that follow."""
+    return model.load()
 
 
 @dataclass(frozen=True)
@@ -50,7 +56,7 @@ class View:
     def key(self, condition: str, draw: int) -> str:
         """Name of the embeddings under a condition."""
         return key_of(
-            version=VERSION, model=self.model.identity, data=self.scenes.fingerprint,
+            code=fingerprint(*EMBEDDING), model=self.model.identity, data=self.scenes.fingerprint,
             rows=len(self.rows), condition=condition, draw=draw, seed=self.seed,
             size=self.model.image_size, bits=self.model.precision,
         )  # fmt: skip
@@ -60,7 +66,7 @@ class View:
 
         def make() -> dict[str, Tensor]:
             made = embedding.embed(
-                self.model.load(), self.scenes, self.rows, condition, draw=draw, seed=self.seed,
+                loaded(self.model), self.scenes, self.rows, condition, draw=draw, seed=self.seed,
                 size=self.model.image_size, precision=self.model.precision,
             )  # fmt: skip
             return {"embeddings": made}
@@ -83,7 +89,9 @@ class View:
             return {name: found[name].contiguous() for name in METRICS}
 
         gallery = self.key("clean", 0) if sides == "query" else ""
-        key = key_of(scoring=SCORING, queries=self.key(condition, draw), gallery=gallery)
+        key = key_of(
+            scoring=fingerprint(*SCORING), queries=self.key(condition, draw), gallery=gallery
+        )
         return kept(self.study, "scores", key, make)
 
     def table(self, condition: str, draw: int, sides: str) -> pd.DataFrame:
@@ -110,25 +118,10 @@ def plan(conditions: list[str], draws: int, draws_control: int) -> list[tuple[st
 
 
 def per_query(
-    study: str, conditions: list[str], draws: int, draws_control: int, seed: int
+    study: str, model: Model, scenes: Scenes, planned: list[tuple[str, int]], seed: int = 0
 ) -> Iterator[pd.DataFrame]:
-    """Rows of every model: one a query x condition x draw x sides (clean: both sides only)."""
-    models, planned = models_of(study), plan(conditions, draws, draws_control)
-    scenes = Scenes(study, mask_source(study), hardware.device())
-    vectors = len(planned) * len(scenes.store.rows("test")) * sum(m.embedding for m in models)
-    space_left(paths.StudyPaths(study).scratch / "embeddings", 4 * vectors)
-    for number, model in enumerate(models, start=1):
-        name = f"{model.loss} {model.arm} seed {model.seed}"
-        say(f"{study}: model {number} of {len(models)} ({name})")
-        view = View(study, model, scenes, seed)
-        for condition, draw in planned:
-            for sides in ("both",) if condition == "clean" else ("both", "query"):
-                yield view.table(condition, draw, sides)
-
-
-def queries(study: str) -> pd.DataFrame:
-    """The rows that 04_shift wrote, one a query (`per_query`)."""
-    file = paths.StudyPaths(study).shift / "per_query.parquet"
-    if not file.exists():
-        raise StudyError(f"{file} does not exist. Run 04_shift for study {study} first.")
-    return pd.read_parquet(file)
+    """Rows of a model: one a query x condition x draw x sides (clean: both sides only)."""
+    view = View(study, model, scenes, seed)
+    for condition, draw in planned:
+        for sides in ("both",) if condition == "clean" else ("both", "query"):
+            yield view.table(condition, draw, sides)

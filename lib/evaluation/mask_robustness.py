@@ -108,28 +108,27 @@ def through(scenes: Scenes, store: Store, usable: np.ndarray) -> Scenes:
 
 
 def first_loss(study: str) -> list[models.Model]:
-    """Both arms of the study's first loss and seed: what the sensitivity is measured on."""
+    """All arms of the study's first loss and seed: what the robustness is measured on."""
     trained = [model for model in models.models_of(study) if model.weights]
     first = trained[0]
     return [m for m in trained if (m.loss, m.seed) == (first.loss, first.seed)]
 
 
 def sensitivity(study: str, variants: list[str], seed: int = 0) -> pd.DataFrame:
-    """Paired effects (as `lib.evaluation.effects.effects`) of one draw through every kind of masks.
+    """One row a class (as effects.by_class) of one draw through every kind of masks.
 
-    Clean images have no mask in them and are embedded once. `usable` is the share of the test
-    images that are composited at all; the others keep their own background.
+    Clean images have no mask in them and are embedded once. `masks` names the kind, `usable` is the
+    share of the test images that are composited; the others keep their own background.
     """
     scenes = Scenes(study, sources.mask_source(study), hardware.device())
     rows, found = scenes.store.rows("test"), []
     for name in names(study, variants):
         other = through(scenes, *load(study, name)) if found else scenes
-        queries = pd.concat(
-            embeddings.View(study, model, scenes if condition == "clean" else other, seed).table(
-                condition, 0, "both"
-            )
-            for model in first_loss(study)
-            for condition in CONDITIONS
-        )
-        found.append(effects.effects(queries).assign(masks=name, usable=other.usable[rows].mean()))
+        usable = float(other.usable[rows].mean())
+        for model in first_loss(study):
+            for condition in CONDITIONS:
+                seen = scenes if condition == "clean" else other
+                view = embeddings.View(study, model, seen, seed)
+                table = effects.by_class(view.table(condition, 0, "both"))
+                found.append(table.assign(masks=name, usable=usable))
     return pd.concat(found, ignore_index=True)

@@ -1,7 +1,8 @@
 """The models of a study: who they are, where their weights lie, how they are loaded."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -10,6 +11,7 @@ from lib.core.errors import StudyError
 from lib.core.files import digest, read_json, sealed
 from lib.models import embedder
 from lib.models.embedder import Embedder
+from lib.training import arms
 
 MODEL = ["loss", "arm", "seed"]
 
@@ -42,17 +44,30 @@ class Model:
 
 def models_of(study: str) -> list[Model]:
     """All trained models of a study, the untrained trunk first; damaged weights are refused."""
-    folder = paths.StudyPaths(study).models
-    files = sorted(folder.glob("*/models.json"))
-    if not files:
-        raise StudyError(f"no trained models in {folder}. Run 03_train for study {study} first.")
-    found = []
-    for file in files:
-        for entry in read_json(file):
-            weights, sha256 = file.parent / entry.pop("weights"), entry.pop("sha256", None)
-            if sha256:  # models of earlier versions carry no checksum
-                sealed([weights], sha256, f"Run 03_train for study {study} and {entry['loss']}.")
-            found.append(Model(**entry, weights=weights))
-    first = found[0]
+    return [model for model, _ in described(study)]
+
+
+def trained(study: str) -> dict[str, list]:
+    """The losses, arms and seeds that were trained, each in the study's order."""
+    file = paths.StudyPaths(study).models / "trained.json"
+    if not file.exists():
+        raise StudyError(
+            f"no trained models in {file.parent}. Train study {study} first: 03_train."
+        )
+    return read_json(file)
+
+
+def described(study: str) -> list[tuple[Model, dict[str, Any]]]:
+    """`models_of`, each with the rest of its entry in models.json (recipe, origin, sha256)."""
+    folder, found = paths.StudyPaths(study).models, []
+    for loss in trained(study)["losses"]:
+        for entry in read_json(folder / loss / "models.json"):
+            weights = folder / loss / entry["weights"]
+            sealed([weights], entry["sha256"], f"Train study {study} again: `make repro`.")
+            who = {field.name: entry[field.name] for field in fields(Model)}
+            who["weights"] = weights
+            found.append((Model(**who), entry))
+    first = found[0][0]
     same = (first.trunk, 0, first.image_size, first.precision)
-    return [Model("none", "untrained", 0, *same, weights=None), *found]
+    trunk = Model("none", arms.UNTRAINED, 0, *same, weights=None)
+    return [(trunk, {"trunk": trunk.trunk, "precision": trunk.precision}), *found]

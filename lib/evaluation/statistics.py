@@ -80,12 +80,43 @@ def mean_by_class_bootstrap(
     n = len(values)
     if n == 0:
         return Interval(np.nan, np.nan, np.nan, 0, undefined)
-    mean = float(values.mean())
-    moments = _moments(values - mean, classes)
-    if len(moments) < MIN_CLASSES:
-        return Interval(mean, np.nan, np.nan, n, undefined)
-    half = _bootstrap_t(moments, draws, level, seed)
-    return Interval(mean, mean - half, mean + half, n, undefined)
+    counts = _class_sums(np.ones_like(values), classes)
+    mean = values.mean()
+    sums = _class_sums(values - mean, classes)[:, None]
+    half = class_bootstrap(sums, counts, draws=draws, level=level, seed=seed)[1][0]
+    return Interval(float(mean), mean - half, mean + half, n, undefined)
+
+
+def class_bootstrap(
+    sums: ArrayLike,
+    counts: ArrayLike,
+    *,
+    draws: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> tuple[Array, Array]:
+    """Means over queries of many columns at once, with half-widths of their intervals.
+
+    The interval of `mean_by_class_bootstrap`, from what it needs alone: sums over each class. All
+    columns share the resamples.
+
+    Args:
+        sums: (G, K) sum of the values of each class, a column a quantity.
+        counts: (G,) queries of each class. Others as `mean_by_class_bootstrap`.
+
+    Returns:
+        Means (K,) and half-widths (K,), NaN for fewer than 5 classes.
+    """
+    sums, counts = np.asarray(sums, dtype=float), np.asarray(counts, dtype=float)
+    _check_level(level, draws)
+    mean = sums.sum(0) / counts.sum()
+    if len(counts) < MIN_CLASSES:
+        return mean, np.full(len(mean), np.nan)
+    centred = sums - mean * counts[:, None]
+    width = max(1, BLOCK // draws)
+    parts = [centred[:, start : start + width] for start in range(0, len(mean), width)]
+    halves = [_bootstrap_t(part, counts, draws, level, seed) for part in parts]
+    return mean, np.concatenate(halves) if halves else np.empty(0)
 
 
 def paired_difference(
@@ -133,18 +164,23 @@ def sign_flips(
     Returns:
         (T,) p-values; NaN for a contrast without a defined difference.
     """
-    if flips < 1:
-        raise ValueError(f"flips is {flips}; give the number of sign patterns, at least 1")
     values = np.asarray(differences, dtype=float).reshape(len(np.asarray(classes)), -1)
     sums = np.stack([_class_sums(column, classes) for column in np.nan_to_num(values).T], axis=1)
+    return np.where(np.isnan(values).all(0), np.nan, class_flips(sums, flips=flips, seed=seed))
+
+
+def class_flips(sums: ArrayLike, *, flips: int = 9999, seed: int = 0) -> Array:
+    """The p-values of `sign_flips` from the sums (G, T) of the differences of each class."""
+    if flips < 1:
+        raise ValueError(f"flips is {flips}; give the number of sign patterns, at least 1")
+    sums = np.asarray(sums, dtype=float)
     least = np.abs(sums.sum(0)) - 1e-12 * np.abs(sums).sum(0)  # equal up to rounding
-    generator, reached = np.random.default_rng((seed, 1)), np.zeros(values.shape[1])
+    generator, reached = np.random.default_rng((seed, 1)), np.zeros(sums.shape[1])
     for start in range(0, flips, FLIPPED):
         shape = (min(FLIPPED, flips - start), len(sums))
         signs = generator.integers(0, 2, shape, dtype=np.int8) * 2.0 - 1
         reached += (np.abs(signs @ sums) >= least).sum(0)
-    p = (reached + 1) / (flips + 1)
-    return np.where(np.isnan(values).all(0), np.nan, p)
+    return (reached + 1) / (flips + 1)
 
 
 def holm(p: ArrayLike) -> Array:
@@ -221,31 +257,23 @@ def correlation(
     return Interval(r, float(low), float(high), n, undefined)
 
 
-def _bootstrap_t(moments: Array, draws: int, level: float, seed: int) -> float:
-    """Half-width of the symmetric bootstrap-t interval; `moments` of values centred at the mean."""
-    error = _mean_and_error(moments, np.ones((1, len(moments))))[1][0]
-    pairs = [_mean_and_error(moments, w) for w in _weights(len(moments), draws, seed)]
+def _bootstrap_t(sums: Array, counts: Array, draws: int, level: float, seed: int) -> Array:
+    """Half-widths (K,) of symmetric bootstrap-t intervals; `sums` (G, K) centred at the means."""
+    error = _mean_and_error(sums, counts, np.ones((1, len(counts))))[1][0]
+    pairs = [_mean_and_error(sums, counts, w) for w in _weights(len(counts), draws, seed)]
     shift, errors = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
     tiny = 1e-12 * (1 + error)
-    if error <= tiny:  # all classes alike
-        return 0.0
-    t = np.full(draws, np.inf)  # a resample of one class alone has no spread
+    t = np.full(shift.shape, np.inf)  # a resample of one class alone has no spread
     np.divide(np.abs(shift), errors, out=t, where=errors > tiny)
-    return float(np.quantile(t, level, method="higher") * error)
+    reached = np.quantile(t, level, axis=0, method="higher")
+    return np.where(error <= tiny, 0.0, reached) * error  # 0 where all classes are alike
 
 
-def _moments(values: Array, classes: NDArray) -> Array:
-    """Per class (G, 5): sum s, count c, and s*s, s*c, c*c."""
-    s = _class_sums(values, classes)
-    c = _class_sums(np.ones_like(values), classes)
-    return np.stack([s, c, s * s, s * c, c * c], axis=1)
-
-
-def _mean_and_error(moments: Array, weights: Array) -> tuple[Array, Array]:
-    """Mean over queries and its linearised standard error over classes, per row of weights."""
-    s, c, ss, sc, cc = (weights @ moments).T
-    mean = s / c
-    units = moments.shape[0]
+def _mean_and_error(sums: Array, counts: Array, weights: Array) -> tuple[Array, Array]:
+    """Mean over queries and its linearised standard error over classes, a row a row of weights."""
+    c, cc, units = (weights @ counts)[:, None], (weights @ counts**2)[:, None], len(counts)
+    mean = weights @ sums / c
+    ss, sc = weights @ sums**2, weights @ (sums * counts[:, None])
     residual = np.maximum(ss - 2 * mean * sc + mean**2 * cc, 0)  # sum of (s - mean * c)^2
     return mean, np.sqrt(residual * units / (units - 1)) / c
 

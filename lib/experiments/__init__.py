@@ -1,1 +1,1 @@
-"""Whole experiments that are put together from the rooms below: the bias dose, repeats."""
+"""Whole experiments that are put together from the rooms below: the bias dose."""

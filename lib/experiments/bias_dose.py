@@ -19,7 +19,7 @@ from lib.data.backgrounds import prepare_backgrounds
 from lib.evaluation import embeddings, models, statistics
 from lib.images.scenes import Scenes
 from lib.masks import sources
-from lib.training import trainer
+from lib.training import study as training
 
 MEASURES = {
     "clean": "MAP@R in %, clean ↑",
@@ -38,6 +38,7 @@ class Dial:
     """
 
     loss: str
+    arms: list[str]
     seeds: list[int]
     side: int
     backgrounds: int
@@ -59,10 +60,7 @@ class Dial:
     def measure(self, bias: float) -> Iterator[dict[str, Any]]:
         """Train every seed and arm at one setting and measure them: rows of `table`."""
         study, scenes = self.at(bias)
-        recipe = dict(self.recipe)
-        trainer.train_study(
-            study, self.loss, self.seeds, recipe.pop("p"), scenes, dataset="rendered", **recipe
-        )
+        training.measure(study, [self.loss], self.arms, self.seeds, **self.recipe)
         rows = attention_maps.chosen_rows(scenes, self.images, 0)
         for model in models.models_of(study):
             say(f"{study}: {model.loss} {model.arm} seed {model.seed}")

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 import torch
 
+from lib.core import run_log
 from lib.core.code import fingerprint
 from lib.core.errors import StudyError
 from lib.core.files import (
@@ -73,10 +74,9 @@ def fit(recipe: Recipe, scenes: Scenes, scratch: Path) -> tuple[Path, pd.DataFra
     folder = folder_of(check(recipe), scenes, scratch)
     best, last, done = folder / "best.safetensors", folder / "last.pt", folder / "history.csv"
     seal = folder / "seal.json"
-    if done.exists() and best.exists():
-        if seal.exists():
-            sealed([best], read_json(seal)["sha256"], _afresh(folder))
-            sealed([done], read_json(seal)["history"], _afresh(folder))
+    if seal.exists():
+        sealed([best], read_json(seal)["sha256"], _afresh(folder))
+        sealed([done], read_json(seal)["history"], _afresh(folder))
         return best, pd.read_csv(done)
     run = Run(recipe, scenes)
     if last.exists():
@@ -99,11 +99,11 @@ def fit(recipe: Recipe, scenes: Scenes, scratch: Path) -> tuple[Path, pd.DataFra
         _note_time(folder, run, trained, time.monotonic() - start - trained)
         with atomic(last) as temporary, open(temporary, "wb") as stream:
             torch.save(run.state(), stream)
-    if run.best_sha256:  # a checkpoint of an earlier version has none
-        sealed([best], run.best_sha256, _afresh(folder))
+    sealed([best], run.best_sha256, _afresh(folder))
     history = pd.DataFrame(run.history).assign(best=run.best[1])
     write_table(done, history)
-    write_json(seal, {"sha256": digest(best), "history": digest(done)})
+    made = {"sha256": digest(best), "history": digest(done), "origin": run_log.origin()}
+    write_json(seal, made)
     last.unlink(missing_ok=True)
     return best, pd.read_csv(done)
 

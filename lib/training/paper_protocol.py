@@ -31,7 +31,6 @@ PAPER: dict[str, Setting] = {
     "epochs": Setting(1000, "a bound on the time"),
     "patience": Setting(15, "shorter, as the epochs are fewer"),
     "precision": Setting("f32", "faster; linear layer and loss stay f32"),
-    "p": Setting(1.0, "only a share of the images is changed"),
     "seeds": Setting([42], "other seeds; several show the spread"),
 }
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from lib.core import paths
 from lib.core.errors import StudyError
-from lib.core.files import atomic, digest, write_json, write_table
+from lib.core.files import atomic, digest, read_json, write_json, write_table
 from lib.core.hardware import device, used
 from lib.core.progress import say
 from lib.data.prepare import about
@@ -81,6 +81,11 @@ def train_all(study: str, recipes: list[Recipe], scenes: Scenes) -> pd.DataFrame
             shutil.rmtree(folder)
     table = pd.concat(histories, ignore_index=True)
     write_table(where.models / "training.csv", table)
+    orders = {f"{key}s": [getattr(recipe, key) for recipe in recipes] for key in ("arm", "seed")}
+    orders["losses"] = [recipe.loss for recipe in recipes]
+    write_json(
+        where.models / "trained.json", {k: list(dict.fromkeys(v)) for k, v in orders.items()}
+    )
     return table
 
 
@@ -91,5 +96,8 @@ def _delivered(weights: Path, recipe: Recipe, folder: Path) -> dict[str, Any]:
         shutil.copyfile(weights, temporary)
     kept = ("loss", "arm", "seed", "trunk", "embedding", "image_size")
     facts = {"precision": used(recipe.precision, device().type), "weights": name}
-    entry = {key: getattr(recipe, key) for key in kept} | facts | {"sha256": digest(weights)}
-    return entry | {"recipe": asdict(recipe)}
+    facts |= {
+        "sha256": digest(weights),
+        "origin": read_json(weights.parent / "seal.json")["origin"],
+    }
+    return {key: getattr(recipe, key) for key in kept} | facts | {"recipe": asdict(recipe)}

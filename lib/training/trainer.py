@@ -164,7 +164,7 @@ class Run:
         self.criterion.load_state_dict(state["criterion"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.epoch, self.history = state["epoch"], state["history"]
-        self.best, self.best_sha256 = tuple(state["best"]), state.get("best_sha256", "")
+        self.best, self.best_sha256 = tuple(state["best"]), state["best_sha256"]
 
     def record(self, loss: float, seconds: float) -> bool:
         """Validate, note the epoch, and say whether it is the best so far."""

@@ -1,4 +1,4 @@
-"""Tables of 04_shift against plain loops; cached embeddings and scores; other masks."""
+"""Effects against plain loops over queries; cached embeddings and scores; other masks."""
 
 import itertools
 
@@ -17,8 +17,8 @@ from lib.evaluation import models as trained_models
 from lib.images import conditions
 from lib.images.scenes import Scenes
 from lib.models import embedding
-from lib.report import shift_tables
 from lib.retrieval import metrics
+from lib.training import arms
 
 MODELS = [("none", "untrained", 0), ("triplet", "base", 0), ("triplet", "bgaugment", 0)]
 PLACES = ["clean", "random_background", "same_class_tiled", "other_class_tiled"]
@@ -55,7 +55,7 @@ def level(rows: pd.DataFrame, metric: str, **wanted: object) -> dict[int, float]
 
 def test_effects_are_paired_means_over_queries() -> None:
     rows = queries()
-    table = effects_of.effects(rows)
+    table = effects_of.effects(effects_of.by_class(rows))
     assert table.groupby("contrast").size().to_dict() == {
         "shifted-clean": 3 * 3 * 2 * 3, "bgaugment-base": (1 + 3 * 2) * 3, "same-other": 3 * 2 * 3,
     }  # fmt: skip
@@ -75,12 +75,11 @@ def test_effects_are_paired_means_over_queries() -> None:
 
 def test_effects_carry_the_interval_and_the_holm_family_of_lib_stats() -> None:
     rows = queries()
-    table = effects_of.effects(rows)
+    table = effects_of.effects(effects_of.by_class(rows))
     part = table[(table["contrast"] == "shifted-clean") & (table["metric"] == "p_at_1")]
     assert part["p_holm"].tolist() == statistics.holm(part["p"]).tolist()
-    wide = effects_of.over_draws(rows).pivot(
-        index=["row", "label"], columns=["loss", "arm", "condition", "sides"], values="map_at_r"
-    )
+    keys = ["loss", "arm", "condition", "sides"]
+    wide = rows.pivot_table(index=["row", "label"], columns=keys, values="map_at_r")
     a, b = (
         wide["triplet", "base", "random_background", "query"],
         wide["triplet", "base", "clean", "both"],
@@ -95,7 +94,7 @@ def test_more_tests_than_the_least_p_value_allows_can_still_be_rejected() -> Non
 
 
 def test_intervals_are_named_for_what_they_cover() -> None:
-    table = effects_of.intervals(queries()).set_index(
+    table = effects_of.intervals(effects_of.by_class(queries())).set_index(
         ["covers", "loss", "arm", "condition", "sides"]
     )
     one = table[table["metric"] == "map_at_r"]
@@ -114,111 +113,27 @@ def test_intervals_are_named_for_what_they_cover() -> None:
     assert (drawn["low"], drawn["high"]) == pytest.approx((expected.low, expected.high))
     assert classes["value"] == pytest.approx(np.mean(means)) == seeds["value"]
     assert np.isnan(seeds["low"]) and seeds["seed"] == "all"
-    assert "no interval over seeds" in effects_of.seeds_say(rows)
 
 
 def test_several_seeds_have_an_interval() -> None:
     rows = queries(seeds=3)
-    table = effects_of.intervals(rows)
+    table = effects_of.intervals(effects_of.by_class(rows))
     seeds = table[(table["covers"] == "seeds") & (table["arm"] == "base")]
     assert (seeds["n"] == 3).all() and seeds["low"].notna().all()
-    assert "from 3 to 3" in effects_of.seeds_say(rows)
-    shown = shift_tables.interval_table(table, "random_background")
-    assert len(shown) == 1 + 2 * 3 and shown.index[1] == "Triplet, base, seed 0"
-    assert shown.iloc[1]["seeds", "low"] == shown.iloc[3]["seeds", "low"]
-    assert shown["", "MAP@R ↑"].between(0, 100).all()
 
 
 def test_classes_that_lose_and_worst_classes() -> None:
     rows = queries()
-    table = effects_of.class_losses(rows)
-    assert len(table) == 3 * 6 and table["change"].dropna().is_monotonic_increasing
+    table = effects_of.class_losses(effects_of.by_class(rows))
+    assert len(table) == 3 * 5 and table["change"].dropna().is_monotonic_increasing
     row = table[(table["arm"] == "base") & (table["label"] == 20)].iloc[0]
     clean = level(rows, "map_at_r", arm="base", condition="clean", label=20)
     assert (row["n"], row["clean"]) == (3, pytest.approx(np.mean(list(clean.values()))))
-    assert table[table["label"] == 40]["n"].eq(0).all()
+    assert 40 not in set(table["label"])  # nothing to find
     worst = effects_of.worst_classes(table.assign(class_name=table["label"].astype(str)))
     base = worst[worst["arm"] == "base"].iloc[0]
     expected = table[table["arm"] == "base"].set_index("label")["clean"].idxmin()
     assert base["clean: worst class"] == str(expected)
-
-
-def test_table_one_stands_beside_the_papers() -> None:
-    table = effects_of.summary(queries())
-    shown = shift_tables.table_one(table, "cub200")
-    assert shown.index.tolist() == ["untrained trunk", "Triplet, base", "Triplet, BGAugment"]
-    paper = shown.loc["Triplet, base", "paper"]
-    assert paper["clean ↑"] == 18.29 and paper["random ↑"] == "10.9 ± 0.1"
-    assert paper["change ↑"] == pytest.approx(10.94 - 18.29)
-    drawn = table[(table["arm"] == "base") & (table["metric"] == "map_at_r")]
-    drawn = drawn[(drawn["condition"] == "random_background") & (drawn["sides"] == "both")]["value"]
-    ours = shown.loc["Triplet, base", "ours"]
-    assert ours["random ↑"] == f"{100 * drawn.mean():.1f} ± {100 * drawn.std():.1f}"
-    assert np.isnan(shown.loc["untrained trunk", "paper"]["clean ↑"])
-
-
-def test_seeds_share_a_row_and_a_line() -> None:
-    table = effects_of.summary(queries())
-    trained = table["arm"] != "untrained"
-    second = table[trained].assign(seed=7, value=table[trained]["value"] / 2)
-    both = pd.concat([table, second])
-    one, two = (
-        shift_tables.levels(t).set_index(["arm", "condition"])["mean"] for t in (table, both)
-    )
-    assert two["base", "clean"] == pytest.approx(0.75 * one["base", "clean"])
-    assert two["untrained", "clean"] == one["untrained", "clean"]
-    assert shift_tables.table_one(both, "cub200").index.tolist() == [
-        "untrained trunk", "Triplet, base", "Triplet, BGAugment",
-    ]  # fmt: skip
-    models = [("none", "untrained", 0), ("triplet", "base", 0), ("triplet", "base", 7)]
-    places, names = shift_tables.lines_of(models)
-    assert names == ["untrained trunk", "Triplet, base"]
-    assert places == {models[0]: 0, models[1]: 0.875, models[2]: 1.125}
-
-
-def test_what_is_said_of_query_and_share_before_training() -> None:
-    rows = [
-        (arm, sides, cost * (2 if sides == "both" else 1))
-        for arm, cost in (("untrained", -0.5), ("base", -0.02), ("bgaugment", -0.01))
-        for sides in ("query", "both")
-    ]
-    same = {"contrast": "shifted-clean", "condition": "random_background", "metric": "map_at_r"}
-    effects = pd.DataFrame(rows, columns=["arm", "sides", "value"]).assign(**same)
-    assert shift_tables.query_finding(effects).endswith(
-        "change: base 2.0 (4.0), BGAugment 1.0 (2.0)"
-    )
-
-    def said(base: float) -> str:
-        """Untrained loses half of 0.2; base goes from 0.4 to `base`."""
-        levels = [("untrained", 0.2, 0.1), ("base", 0.4, base)]
-        table = pd.DataFrame(
-            [
-                {"loss": arm, "arm": arm, "seed": 0, "condition": kind, "value": value}
-                for arm, *values in levels
-                for kind, value in zip(("clean", "random_background"), values, strict=True)
-            ]
-        )
-        return shift_tables.brought_along(table.assign(sides="both", metric="map_at_r"))
-
-    assert "base 20.0 of 40.0 points (50%)" in said(0.2) and "is no larger after" in said(0.2)
-    assert "(50%)" in said(0.199) and "is no larger after" in said(0.199)  # reads the same
-    assert "is no larger after" in said(0.3) and "is larger after" in said(0.1)
-
-
-def test_findings_say_what_the_numbers_say() -> None:
-    labels = np.arange(12)
-    alike = pd.DataFrame({"label": labels, "uniformity": labels / 12, "change": -labels / 20})
-    classes = pd.concat([alike.assign(arm="base"), alike.assign(arm="bgaugment", change=0.0)])
-    assert shift_tables.link_finding(shift_tables.class_link(classes)).startswith(
-        "Classes whose backgrounds are alike lose more: base, Spearman -1.00"
-    )
-    mixed = alike.assign(arm="base", change=np.random.default_rng(1).random(12))
-    assert shift_tables.link_finding(shift_tables.class_link(mixed)).startswith("No link shows")
-    gap = shift_tables.background_gap(effects_of.effects(queries()), "tiled")
-    assert len(gap) == 3 and "BGAugment" in shift_tables.gap_finding(gap)
-    table = shift_tables.metric_table(np.repeat(np.arange(5), 4))
-    assert table["metric"].tolist() == ["MAP@R ↑", "R-precision ↑", "P@1 ↑"]
-    assert table["chance here"].tolist()[1:] == pytest.approx([3 / 19, 3 / 19])
 
 
 @pytest.fixture
@@ -241,8 +156,8 @@ def models(monkeypatch: pytest.MonkeyPatch) -> list[trained_models.Model]:
     monkeypatch.setattr(trained_models.Model, "identity", property(lambda self: self.arm))
     monkeypatch.setattr(trained_models.Model, "load", lambda self: 90.0 + 20 * (self.arm == "base"))
     monkeypatch.setattr(embedding, "embed", embed)
-    for module in (embeddings, trained_models):
-        monkeypatch.setattr(module, "models_of", lambda study: made)
+    monkeypatch.setattr(trained_models, "models_of", lambda study: made)
+    embeddings.loaded.cache_clear()
     made.append(calls)
     return made
 
@@ -270,7 +185,9 @@ def test_scores_are_computed_once_and_anew_for_other_pictures(study: str, models
 
 def test_every_model_condition_and_side_has_its_rows(study: str, models: list) -> None:
     models.pop()
-    rows = pd.concat(embeddings.per_query(study, ["clean", "random_background"], 2, 1, 0))
+    planned = embeddings.plan(["clean", "random_background"], 2, 1)
+    found = [embeddings.per_query(study, m, Scenes(study, "drawn"), planned) for m in models]
+    rows = pd.concat(itertools.chain(*found))
     counts = rows.groupby(["arm", "condition", "sides", "draw"]).size()
     assert len(counts) == 3 * (1 + 2 * 2) and (counts == 12).all()
 
@@ -318,6 +235,39 @@ def test_sensitivity_compares_like_with_like(study: str, models: list) -> None:
     assert table["masks"].unique().tolist() == ["drawn", "drawn+eroded", "drawn+dilated"]
     assert calls.count("clean") == 2 and calls.count("own_background") == 6
     assert set(table["arm"]) == {"base", "bgaugment"} and table["usable"].iloc[0] == 11 / 12
-    clean = table[table["condition"] == "clean"].groupby("masks")["value"].first()
+    base = table[(table["condition"] == "clean") & (table["arm"] == "base")]
+    clean = base.groupby("masks")["map_at_r"].mean()
     assert clean.nunique() == 1  # no mask in a clean image
-    assert shift_tables.mask_finding(table).startswith("Through 3 kinds of masks")
+
+
+def test_a_mean_over_models_has_the_interval_of_the_mean() -> None:
+    """Resampled by hand: the models' mean of each query, then whole classes."""
+    rows = queries(seeds=2)
+    found = effects_of.joint(effects_of.by_class(rows), "shifted-clean", PLACES[1], "both")
+    assert found["arm"].tolist() == ["untrained", "base", "bgaugment"]
+    assert found["models"].tolist() == [1, 2, 2] and (found["n"] == 13).all()
+    base = rows[(rows["arm"] == "base") & (rows["sides"] == "both")]
+    wide = base.pivot_table(index=["row", "label"], columns="condition", values="map_at_r")
+    moved = (wide[PLACES[1]] - wide["clean"]).dropna()
+    labels = moved.index.get_level_values("label")
+    expected = statistics.mean_by_class_bootstrap(moved.to_numpy(), labels)
+    row = found.set_index("arm").loc["base"]
+    assert row["value"] == pytest.approx(expected.mean)
+    assert (row["low"], row["high"]) == pytest.approx((expected.low, expected.high))
+    ends = effects_of.select(
+        effects_of.effects(effects_of.by_class(rows)), "shifted-clean", PLACES[1], "both"
+    )
+    mine = ends[ends["arm"] == "base"]
+    assert row["high"] - row["low"] < (mine["high"] - mine["low"]).mean()
+
+
+def test_a_third_arm_gets_its_contrast_and_one_arm_gets_none(monkeypatch) -> None:
+    monkeypatch.setitem(arms.ARMS, "grey", arms.Arm("Grey", arms.replaced(arms.grey)))
+    rows = queries()
+    third = rows[rows["arm"] == "bgaugment"].assign(arm="grey")
+    classes = effects_of.by_class(pd.concat([rows, third]))
+    table = effects_of.effects(classes)
+    assert {"bgaugment-base", "grey-base"} <= set(table["contrast"])
+    one = effects_of.effects(classes[classes["arm"] == "base"])
+    assert set(one["contrast"]) == {"shifted-clean", "same-other"}
+    assert effects_of.joint(classes, "grey-nothing", PLACES[1], "both").empty

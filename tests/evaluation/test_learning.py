@@ -1,14 +1,16 @@
-"""Tables and sentences of 03_train."""
+"""Does a model count as trained, and where do its settings depart from the paper's?"""
+
+from dataclasses import replace
 
 import pandas as pd
 import pytest
 
-from lib.core import params, paths
-from lib.evaluation import learning
+from lib.core import params
+from lib.evaluation import learning, models
 from lib.images.scenes import Scenes
-from lib.report import training_curves
-from lib.training import arms, paper_protocol, trainer
-from tests.training.test_trainer import TINY, recipe  # noqa: F401  (recipe: the fixture that knows the tiny trunk)
+from lib.training import arms, paper_protocol
+from lib.training.study import train_all
+from tests.training.test_trainer import recipe  # noqa: F401 (a fixture)
 
 
 @pytest.mark.parametrize(
@@ -44,9 +46,9 @@ def test_a_departure_is_marked() -> None:
     same = paper_protocol.against_paper({**settings, "lr_loss": 0.0}, "triplet", "cub200")
     assert (same[""] == "").all() and same.loc["lr_loss", "here"] == "no weights"
     moved = paper_protocol.against_paper(
-        {**settings, "lr_loss": 0.01, "p": 0.5}, "arcface", "cub200"
+        {**settings, "lr_loss": 0.01, "batch": 16}, "arcface", "cub200"
     )
-    assert list(moved.index[moved[""] == "differs"]) == ["lr_loss", "p"]
+    assert list(moved.index[moved[""] == "differs"]) == ["lr_loss", "batch"]
     assert moved.loc["lr_loss"].tolist()[:2] == ["0.01", "0.005138"]
 
 
@@ -55,57 +57,24 @@ def test_reasons_fit_into_the_tables_column() -> None:
 
 
 def test_every_parameter_of_the_stage_is_compared() -> None:
-    assert set(paper_protocol.PAPER) == set(params.section("demo", "train"))
+    own = {"losses", "arms"}  # all of the paper's, and none of them a setting
+    assert set(paper_protocol.PAPER) == set(params.section("demo", "train")) - own
 
 
 @pytest.fixture
-def history(study: str, recipe) -> pd.DataFrame:  # noqa: F811
-    fields = {k: v for k, v in TINY.items() if k not in ("loss", "arm", "seed", "p")}
-    return trainer.train_study(study, "triplet", [0, 1], 1.0, Scenes(study, "drawn"), **fields)
+def trained(study: str, recipe, monkeypatch) -> pd.DataFrame:  # noqa: F811
+    """Both arms of one loss with two seeds; the history."""
+    made = [replace(recipe, arm=arm, seed=seed) for seed in (0, 1) for arm in ("base", "bgaugment")]
+    return train_all(study, made, Scenes(study, "drawn"))
 
 
-def test_gains_are_paired_with_the_untrained_trunk(study: str, history: pd.DataFrame) -> None:
+def test_gains_are_paired_with_the_untrained_trunk(study: str, trained: pd.DataFrame) -> None:
     scenes = Scenes(study, "drawn")
-    table = learning.gains(study, "triplet", scenes, history, patience=2)
-    assert len(table) == 4 and set(table["n"]) == {12}
-    for row in table.itertuples():
-        assert row.gain == pytest.approx(row.kept - row.untrained)
-        assert not row.trained  # two validation classes are too few for an interval
-        assert row.condition == arms.selection(row.arm)
-        mine = history[(history["arm"] == row.arm) & (history["seed"] == row.seed)]
-        at = mine[(mine["epoch"] == row.best) & (mine["condition"] == row.condition)]
-        assert row.kept == pytest.approx(at["map_at_r"].item(), abs=1e-6)  # the weights kept
-    text = training_curves.sentences(table)
-    assert text.startswith(f"**{table['trained'].sum()} of 4 model(s) count as trained**")
-    assert text.count("\n- **") == 4
-
-
-def test_curves_neighbours_and_files_are_shown(study: str, history: pd.DataFrame) -> None:
-    scenes, where = Scenes(study, "drawn"), paths.StudyPaths(study)
-    table = learning.gains(study, "triplet", scenes, history, patience=2)
-    figure = training_curves.curves(history, table, "title", "note")
-    assert [len(axis.lines) for axis in figure.axes] == [4, 4 + 2 + 1, 4 + 2 + 1]
-    near = learning.neighbours(study, "triplet", scenes, 0)
-    assert list(near.found) == ["untrained", "base", "bgaugment"]
-    test = set(scenes.store.rows("test"))
-    for found in near.found.values():
-        assert found.shape == (3, 5) and set(found.ravel()) <= test
-        assert not (found == near.queries[:, None]).any()
-    hits = (
-        scenes.store.labels[near.found["base"]] == scenes.store.labels[near.queries][:, None]
-    ).sum()
-    assert f"base {hits}," in training_curves.neighbour_finding(near, scenes.store.labels)
-    figures = where.reports / "figures"
-    figures.mkdir(parents=True)
-    (figures / "curves.png").write_bytes(bytes(2000))
-    files = training_curves.written(study, "triplet", figures)
-    assert files["holds"].value_counts()["weights of the kept epoch"] == 4 and len(files) == 7
-    assert files.loc["curves.png"].tolist() == ["figure", "2.0 kB", "reports/small/figures"]
-
-
-def test_both_arms_are_shown_the_same_crops(study: str) -> None:
-    scenes = Scenes(study, "drawn")
-    pictures = training_curves.seen(scenes, 32, 1.0, count=8)
-    for arm, changed in {"base": 0, "bgaugment": 8}.items():
-        _, finding = training_curves.seen_sheet(pictures, arm)
-        assert f"{changed} of 8 training images" in finding
+    for model in models.models_of(study)[1:]:
+        mine = trained[(trained["arm"] == model.arm) & (trained["seed"] == model.seed)]
+        found = learning.gain(study, model, scenes, mine, patience=2)
+        assert found["gain"] == pytest.approx(found["kept"] - found["untrained"])
+        assert not found["trained"]  # two validation classes are too few for an interval
+        assert found["condition"] == arms.get(model.arm).select_on and found["n"] == 12
+        at = mine[(mine["epoch"] == found["best"]) & (mine["condition"] == found["condition"])]
+        assert found["kept"] == pytest.approx(at["map_at_r"].item(), abs=1e-6)  # the weights kept

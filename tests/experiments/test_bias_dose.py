@@ -12,7 +12,7 @@ from lib.report import bias_dose_figure
 RECIPE = {
     "trunk": "efficientnet_lite0", "embedding": 16, "image_size": 64, "optimiser": "adamw",
     "lr_trunk": 1e-4, "lr_head": 1e-3, "lr_loss": 1e-2, "weight_decay": 1e-4, "batch": 8,
-    "iterations": 2, "epochs": 1, "patience": 1, "precision": "f32", "p": 1.0,
+    "iterations": 2, "epochs": 1, "patience": 1, "precision": "f32",
 }  # fmt: skip
 OPTIONS = {
     "seed": 0, "test_bias": 0.9, "images_per_class": 4, "side": 80,
@@ -47,7 +47,9 @@ def test_the_sentence_and_the_paired_change() -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("home")
 def test_a_tiny_dial_from_nothing(tmp_path: Path) -> None:
-    turned = bias_dose.Dial("triplet", [0], 72, 12, OPTIONS, RECIPE, 1, 6, 2, 0.15)
+    turned = bias_dose.Dial(
+        "triplet", ["base", "bgaugment"], [0], 72, 12, OPTIONS, RECIPE, 1, 6, 2, 0.15
+    )
     rows = bias_dose.table(turned, [0.0, 0.9])
     assert len(rows) == 2 * 3 * 3  # settings, models, measures
     assert rows["value"].notna().all() and (rows["n"] == 24).all()

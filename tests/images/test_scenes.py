@@ -9,6 +9,7 @@ from lib.data.store import open_image, shrink
 from lib.images.composite import composite
 from lib.images.crops import Boxes, Sampler, centre_boxes, random_boxes
 from lib.images.scenes import Scenes
+from lib.training import arms
 
 
 @pytest.fixture
@@ -91,11 +92,15 @@ def test_composite_refuses_shapes_that_do_not_belong_together() -> None:
         composite(torch.zeros(1, 3, 4, 4), torch.zeros(1, 3, 4, 4), torch.zeros(1, 3, 4, 4))
 
 
+def training(scenes: Scenes, rows, size: int, seed: int, share: float = 1.0) -> torch.Tensor:
+    """Training images of which a share stands before photographs."""
+    batch = scenes.training(rows, size, np.random.default_rng(seed))
+    return arms.replaced(arms.photographs, share)(batch)
+
+
 def test_both_arms_see_the_same_crops_and_p_decides_the_share(scenes: Scenes) -> None:
     rows = np.repeat(scenes.store.rows("train"), 40)
-    base, half, full = (
-        scenes.training(rows, 32, np.random.default_rng(5), p) for p in (0.0, 0.5, 1.0)
-    )
+    base, half, full = (training(scenes, rows, 32, 5, p) for p in (0.0, 0.5, 1.0))
     same_as_base = (half == base).flatten(1).all(1)
     same_as_full = (half == full).flatten(1).all(1)
     assert (same_as_base | same_as_full).all()
@@ -106,7 +111,7 @@ def test_both_arms_see_the_same_crops_and_p_decides_the_share(scenes: Scenes) ->
 def test_an_unusable_mask_leaves_its_image_alone(scenes: Scenes) -> None:
     last = np.array([len(scenes.store) - 1])
     assert not scenes.usable[last[0]]
-    base, moved = (scenes.training(last, 48, np.random.default_rng(2), p) for p in (0.0, 1.0))
+    base, moved = (training(scenes, last, 48, 2, p) for p in (0.0, 1.0))
     torch.testing.assert_close(moved, base)
 
 
@@ -120,7 +125,7 @@ def test_training_backgrounds_come_from_the_train_pool_only(study: str, monkeypa
         return kept(self, rows, *rest)
 
     monkeypatch.setattr(Sampler, "random", spy)
-    scenes.training(np.repeat(0, 200), 16, np.random.default_rng(0), 1.0)
+    training(scenes, np.repeat(0, 200), 16, 0)
     assert seen == set(scenes.backgrounds_store.rows("train").tolist())
 
 
@@ -158,7 +163,7 @@ def test_crops_do_not_depend_on_how_many_are_made_at_once(scenes: Scenes, monkey
     made = []
     for together in (1, 5, 64):
         monkeypatch.setattr("lib.images.crops.CACHED", together)
-        made.append(scenes.training(rows, 40, np.random.default_rng(6), 1.0))
+        made.append(training(scenes, rows, 40, 6))
     assert torch.equal(made[0], made[1]) and torch.equal(made[0], made[2])
     assert len(rows) % 5
 
@@ -166,7 +171,7 @@ def test_crops_do_not_depend_on_how_many_are_made_at_once(scenes: Scenes, monkey
 def test_a_training_image_is_its_composite_made_slowly(scenes: Scenes) -> None:
     """One image at a time by torchvision: crop image and mask alike, crop the background, mix."""
     rows, rng = scenes.store.rows("train"), np.random.default_rng(8)
-    made = scenes.training(rows, 36, np.random.default_rng(8), 1.0)
+    made = training(scenes, rows, 36, 8)
     images, behind = scenes.images, scenes.backgrounds
     boxes = random_boxes(images.heights[rows], images.widths[rows], rng)
     drawn = rng.choice(scenes.backgrounds_store.rows("train"), len(rows))

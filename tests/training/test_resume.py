@@ -12,7 +12,7 @@ import torch
 from lib.core import paths
 from lib.images.scenes import Scenes
 from lib.models import trunks
-from lib.training import recipe, trainer
+from lib.training import fit, recipe, trainer
 from tests.training.test_trainer import TINY, Tiny
 
 RECIPE = {**TINY, "epochs": 4}
@@ -41,7 +41,7 @@ def work(root: Path, fields: dict, scratch: Path, milestone: str, number: int) -
         trainer.Run.step = _dies(trainer.Run.step, [number], after=True)
     else:
         os.replace = _dies(os.replace, [number], after=milestone.startswith("after"))
-    trainer.fit(recipe.Recipe(**fields), Scenes("small", "drawn"), scratch)
+    fit.fit(recipe.Recipe(**fields), Scenes("small", "drawn"), scratch)
 
 
 @pytest.fixture(scope="module")

@@ -10,12 +10,13 @@ from torch import nn
 from lib.core import hardware, paths
 from lib.core.errors import StudyError
 from lib.evaluation import models
-from lib.images.scenes import Scenes
+from lib.images.composite import composite
+from lib.images.scenes import Scenes, TrainingBatch
 from lib.models import trunks
 from lib.models.embedder import Embedder, load_weights, save_weights
-from lib.report import training_curves
-from lib.training import arms, losses, sampling, trainer
+from lib.training import arms, fit, losses, sampling, trainer
 from lib.training import recipe as recipes
+from lib.training import study as training
 
 
 class Tiny(nn.Module):
@@ -34,11 +35,16 @@ class Tiny(nn.Module):
 
 
 TINY = {
-    "dataset": "cub200", "loss": "triplet", "arm": "base", "p": 0.0, "seed": 0, "trunk": "tiny",
+    "dataset": "cub200", "loss": "triplet", "arm": "base", "seed": 0, "trunk": "tiny",
     "embedding": 4, "image_size": 32, "optimiser": "adamw", "lr_trunk": 1e-3, "lr_head": 1e-2,
     "lr_loss": 1e-2, "weight_decay": 0.0, "batch": 8, "iterations": 3, "epochs": 3, "patience": 9,
     "precision": "f32",
 }  # fmt: skip
+
+
+# The arguments of lib.training.study.measure
+STUDY = {key: value for key, value in TINY.items() if key not in ("dataset", "loss", "arm", "seed")}
+STUDY |= {"losses": ["triplet"], "arms": ["base", "bgaugment"], "seeds": [0, 1]}
 
 
 @pytest.fixture
@@ -100,16 +106,15 @@ def test_a_data_set_without_published_values_gets_a_sentence(monkeypatch) -> Non
 @pytest.mark.fault(
     "parameters/range",
     "training values out of range",
-    "p, precision, optimiser, arm, patience",
+    "precision, optimiser, arm, patience",
     "refused, value and possible ones told",
 )
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"p": 1.5}, "p is 1.5, a share from 0 to 1"),
         ({"precision": "fp16"}, "precision is 'fp16'"),
         ({"optimiser": "sgd"}, "optimiser is 'sgd'; known: adamw, rmsprop"),
-        ({"arm": "other"}, "arm is 'other'"),
+        ({"arm": "other"}, "unknown arm 'other'; known: base, bgaugment"),
         ({"patience": 0}, "patience is not a positive number"),
     ],
 )
@@ -174,10 +179,6 @@ def test_a_class_with_too_few_images_gives_some_twice_and_it_is_said(study, reci
         assert np.bincount(labels[batch]).tolist() == [4, 4, 4, 4]
         assert len(set(batch[labels[batch] == 0])) == 4  # enough images: no repetition
         assert set(batch[labels[batch] == 1]) <= {7, 8}
-    scenes = Scenes(study, "drawn")
-    assert "Every class has at least 4" in training_curves.sampling(scenes, "triplet", 8)
-    scenes.store.index.loc[:3, "split"] = "test"  # two images are left of the first class
-    assert "1 of the classes have fewer than 4" in training_curves.sampling(scenes, "triplet", 8)
 
 
 @pytest.mark.fault(
@@ -202,7 +203,7 @@ def test_the_number_of_threads_changes_nothing(study, recipe, tmp_path, monkeypa
     before, made = torch.get_num_threads(), []
     for count in (1, 3):
         torch.set_num_threads(count)
-        made.append(weights(trainer.fit(recipe, scenes, tmp_path / str(count))[0]))
+        made.append(weights(fit.fit(recipe, scenes, tmp_path / str(count))[0]))
         assert torch.get_num_threads() == count
     torch.set_num_threads(before)
     assert seen == {hardware.THREADS} and made[0] == made[1]
@@ -218,13 +219,13 @@ def test_dropout_repeats_too(study, recipe, tmp_path, monkeypatch) -> None:
 
     monkeypatch.setitem(trunks.TRUNKS, "tiny", replace(entry, build=build))
     scenes = Scenes(study, "drawn")
-    first, second = (trainer.fit(recipe, scenes, tmp_path / name)[0] for name in "ab")
+    first, second = (fit.fit(recipe, scenes, tmp_path / name)[0] for name in "ab")
     assert weights(first) == weights(second)
 
 
 def test_a_killed_run_ends_with_the_same_weights(study, recipe, tmp_path, monkeypatch) -> None:
     scenes = Scenes(study, "drawn")
-    whole, history = trainer.fit(recipe, scenes, tmp_path / "whole")
+    whole, history = fit.fit(recipe, scenes, tmp_path / "whole")
     steps, step = [], trainer.Run.step
 
     def dies(self: trainer.Run, *args: object) -> float:
@@ -235,9 +236,9 @@ def test_a_killed_run_ends_with_the_same_weights(study, recipe, tmp_path, monkey
 
     monkeypatch.setattr(trainer.Run, "step", dies)
     with pytest.raises(KeyboardInterrupt):
-        trainer.fit(recipe, scenes, tmp_path / "cut")
+        fit.fit(recipe, scenes, tmp_path / "cut")
     assert not list((tmp_path / "cut").glob("*/history.csv"))
-    resumed, again = trainer.fit(recipe, scenes, tmp_path / "cut")
+    resumed, again = fit.fit(recipe, scenes, tmp_path / "cut")
     assert len(steps) == 5 + 6  # one epoch was kept, two were run again
     pd.testing.assert_frame_equal(history, again)
     assert weights(whole) == weights(resumed)
@@ -245,13 +246,13 @@ def test_a_killed_run_ends_with_the_same_weights(study, recipe, tmp_path, monkey
 
 def test_a_finished_run_is_not_trained_again(study, recipe, tmp_path, monkeypatch) -> None:
     scenes = Scenes(study, "drawn")
-    first, history = trainer.fit(recipe, scenes, tmp_path)
+    first, history = fit.fit(recipe, scenes, tmp_path)
     monkeypatch.setattr(trainer.Run, "step", lambda *a: pytest.fail("trained again"))
-    second, again = trainer.fit(recipe, scenes, tmp_path)
+    second, again = fit.fit(recipe, scenes, tmp_path)
     assert first == second
     pd.testing.assert_frame_equal(history, again)
     with pytest.raises(pytest.fail.Exception):
-        trainer.fit(replace(recipe, lr_trunk=5e-4), scenes, tmp_path)
+        fit.fit(replace(recipe, lr_trunk=5e-4), scenes, tmp_path)
 
 
 def test_the_best_epoch_is_kept_and_patience_stops(study, recipe, tmp_path, monkeypatch) -> None:
@@ -265,15 +266,15 @@ def test_the_best_epoch_is_kept_and_patience_stops(study, recipe, tmp_path, monk
 
     monkeypatch.setattr(trainer.Run, "validate", validate)
     made = replace(recipe, epochs=9, patience=2)
-    path, history = trainer.fit(made, Scenes(study, "drawn"), tmp_path)
+    path, history = fit.fit(made, Scenes(study, "drawn"), tmp_path)
     assert history["epoch"].max() == 3 and set(history["best"]) == {1}
     kept = load_weights(Embedder("tiny", 4), path).state_dict()
     assert all(torch.equal(kept[name], value) for name, value in seen[1].items())
 
 
 def test_bgaugment_is_chosen_on_replaced_backgrounds() -> None:
-    assert arms.selection("base") == "clean"
-    assert arms.selection("bgaugment") == "random_background"
+    assert arms.get("base").select_on == "clean"
+    assert arms.get("bgaugment").select_on == "random_background"
 
 
 @pytest.mark.fault(
@@ -286,7 +287,7 @@ def test_bgaugment_is_chosen_on_replaced_backgrounds() -> None:
 def test_a_loss_that_is_no_number_stops_with_step_images_and_rates(
     study, recipe, value: float, monkeypatch
 ) -> None:
-    run, step = trainer.Run(replace(recipe, arm="bgaugment", p=1.0), Scenes(study, "drawn")), []
+    run, step = trainer.Run(replace(recipe, arm="bgaugment"), Scenes(study, "drawn")), []
     kept = trainer.Run.step
 
     def breaks(self: trainer.Run, positions: np.ndarray, number: int) -> torch.Tensor:
@@ -310,17 +311,17 @@ def test_a_loss_that_is_no_number_stops_with_step_images_and_rates(
     "seeds [1, 1]",
     "refused",
 )
-def test_seeds_are_given_once_each(study, recipe) -> None:
-    with pytest.raises(StudyError, match="seeds are .*1, 1.*each once"):
-        trainer.train_study(study, "triplet", [1, 1], 1.0, Scenes(study, "drawn"), lr_loss=1.0)
+def test_seeds_losses_and_arms_are_given_once_each(study, recipe) -> None:
+    for name, given in (("seeds", [1, 1]), ("losses", []), ("arms", ["base", "base"])):
+        with pytest.raises(StudyError, match=f"`{name}` is .*each once"):
+            training.measure(study, **{**STUDY, name: given})
+    for name, given in (("losses", ["other"]), ("arms", ["other"])):
+        with pytest.raises(StudyError, match="unknown .* 'other'; known"):
+            training.measure(study, **{**STUDY, name: given})
 
 
-def test_train_study_writes_what_the_next_notebook_reads(study, recipe, tmp_path) -> None:
-
-    fields = {name: getattr(recipe, name) for name in recipe.__dataclass_fields__}
-    for name in ("loss", "arm", "seed", "p", "loss_arguments"):
-        fields.pop(name)
-    table = trainer.train_study(study, "triplet", [0, 1], 1.0, Scenes(study, "drawn"), **fields)
+def test_a_study_writes_what_the_next_step_reads(study, recipe) -> None:
+    table = training.measure(study, **STUDY)
     assert set(zip(table["arm"], table["seed"], strict=True)) == {
         ("base", 0), ("base", 1), ("bgaugment", 0), ("bgaugment", 1),
     }  # fmt: skip
@@ -328,7 +329,44 @@ def test_train_study_writes_what_the_next_notebook_reads(study, recipe, tmp_path
     assert [m.arm for m in found] == ["untrained", "base", "bgaugment", "base", "bgaugment"]
     assert all(m.weights.exists() for m in found[1:])
     assert len({m.identity for m in found}) == 5
-    assert (paths.StudyPaths(study).models / "triplet" / "training.csv").exists()
+    assert models.trained(study) == {
+        "losses": ["triplet"], "arms": ["base", "bgaugment"], "seeds": [0, 1],
+    }  # fmt: skip
+    training.measure(study, **{**STUDY, "losses": ["arcface"], "arms": ["base"], "seeds": [2]})
+    assert [(m.loss, m.seed) for m in models.models_of(study)[1:]] == [("arcface", 2)]
+    assert not (paths.StudyPaths(study).models / "triplet").exists()
+
+
+def test_an_arm_may_show_views_and_add_a_term(study, recipe, monkeypatch) -> None:
+    """Each image twice, on its own and on grey; the term pulls both views together."""
+    seen = []
+
+    def half_grey(batch: TrainingBatch) -> torch.Tensor:
+        half = len(batch.images) // 2
+        moved = composite(batch.images, batch.masks, arms.grey(batch))
+        return torch.cat([batch.images[:half], moved[half:]])
+
+    def apart(step: arms.Step) -> torch.Tensor:
+        seen.append(step)
+        a, b = step.embeddings.chunk(2)
+        return 1000 * (a - b).square().sum(1).mean()
+
+    entry = arms.Arm("Pairs", half_grey, views=2, term=apart)
+    monkeypatch.setitem(arms.ARMS, "pairs", entry)
+    run = trainer.Run(replace(recipe, arm="pairs"), Scenes(study, "drawn"))
+    losses_seen = [float(run.step(np.arange(8), number)) for number in range(15)]
+    first = seen[0]
+    assert first.images.shape == (8, 3, 32, 32) and first.masks.shape == (8, 1, 32, 32)
+    assert first.labels[:4].tolist() == first.labels[4:].tolist() == run.labels[:4].tolist()
+    gaps = [float((a - b).norm()) for a, b in (step.embeddings.chunk(2) for step in seen)]
+    assert gaps[-1] < 0.5 * gaps[0] and losses_seen[-1] < losses_seen[0]
+
+
+def test_other_code_is_another_model(study, recipe, tmp_path, monkeypatch) -> None:
+    scenes = Scenes(study, "drawn")
+    one = fit.folder_of(recipe, scenes, tmp_path)
+    monkeypatch.setattr(fit, "fingerprint", lambda *rooms: "other")
+    assert fit.folder_of(recipe, scenes, tmp_path) != one
 
 
 @pytest.mark.fault(

@@ -1,0 +1,176 @@
+"""What was measured of a study: compact tables in git, all that the pages 04 to 06 read.
+
+One file a model, so that a study grows model by model, on whatever machine:
+
+    reports/<study>/measured/
+        study.json                   data, masks, crop, what the study consists of
+        models/<model>.json          recipe, weights' sha256, precision, processor, commit, code
+        classes/<model>.parquet      a row a condition, sides, draw and class
+        queries/<model>.parquet      a row a query, of the paper's two conditions
+        learning/<model>.json        gain over the untrained trunk on validation, verdict
+        training.csv, labels.csv, mask_robustness.parquet, and sheets of small pictures
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lib.core import paths
+from lib.core.errors import StudyError
+from lib.core.files import atomic, read_json
+from lib.core.tiles import read_tiles
+from lib.training import arms
+
+
+def name_of(loss: str, arm: str, seed: int) -> str:
+    """The name of a model's files."""
+    return f"{loss}-{arm}-{seed}"
+
+
+def write_compact(
+    path: Path, table: pd.DataFrame, half: Sequence[str] = (), exact: Sequence[str] = ()
+) -> None:
+    """Write parquet with zstd: text as categories, floats as float32.
+
+    Columns of `half` as float16; those of `exact` as they are (ties count in tests of signs).
+    """
+    made = table.reset_index(drop=True)
+    for name, kind in made.dtypes.items():
+        if name in half:
+            made[name] = made[name].astype(np.float16)
+        elif kind.kind == "f" and name not in exact:
+            made[name] = made[name].astype(np.float32)
+        elif kind.kind in "iu":
+            made[name] = made[name].astype(np.int32)
+        elif kind.kind not in "bf":
+            made[name] = made[name].astype("category")
+    with atomic(path) as temporary:
+        made.to_parquet(temporary, compression="zstd", compression_level=12, index=False)
+
+
+def read_compact(files: list[Path]) -> pd.DataFrame:
+    """Tables of `write_compact` one below the other: floats as float64, categories as text."""
+    table = pd.concat([pd.read_parquet(file) for file in files], ignore_index=True)
+    for name, kind in table.dtypes.items():
+        if isinstance(kind, pd.CategoricalDtype):
+            table[name] = table[name].astype(str)
+        elif kind.kind == "f":
+            table[name] = table[name].astype(float)
+    return table
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The tables of one study; each is read when it is first asked for."""
+
+    study: str
+
+    @property
+    def folder(self) -> Path:
+        """Where they lie."""
+        return paths.StudyPaths(self.study).measured
+
+    @cached_property
+    def facts(self) -> dict[str, Any]:
+        """study.json: dataset, note, image_size, queries, usable, losses, arms, seeds."""
+        return read_json(self._there("study.json"))
+
+    @property
+    def losses(self) -> list[str]:
+        """The trained losses, in the study's order."""
+        return self.facts["losses"]
+
+    @property
+    def arms(self) -> list[str]:
+        """The trained arms, in the study's order."""
+        return self.facts["arms"]
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seeds of training."""
+        return self.facts["seeds"]
+
+    @property
+    def reference(self) -> str:
+        """The arm that the others are compared with (the first, where none is)."""
+        own = [name for name in self.arms if arms.get(name).reference is None]
+        return (own or self.arms)[0]
+
+    @property
+    def models(self) -> list[str]:
+        """Names of all models, the untrained trunk first, then by loss, seed and arm."""
+        return [name_of("none", arms.UNTRAINED, 0)] + [
+            name_of(loss, arm, seed)
+            for loss in self.losses
+            for seed in self.seeds
+            for arm in self.arms
+        ]
+
+    @cached_property
+    def manifest(self) -> list[dict[str, Any]]:
+        """Who each model is: recipe, weights, precision, processor, commit, code."""
+        return [read_json(self._there(f"models/{name}.json")) for name in self.models]
+
+    @cached_property
+    def classes(self) -> pd.DataFrame:
+        """A row a model, condition, sides, draw and class: n, and the mean of every metric."""
+        return self._tables("classes")
+
+    @cached_property
+    def queries(self) -> pd.DataFrame:
+        """A row a query of the paper's two conditions: map_at_r, p_at_1."""
+        return self._tables("queries")
+
+    @cached_property
+    def robustness(self) -> pd.DataFrame:
+        """`classes` of one loss and seed through other masks: column `masks`, and `usable`."""
+        return read_compact([self._there("mask_robustness.parquet")])
+
+    @cached_property
+    def labels(self) -> pd.DataFrame:
+        """The test classes: label, class_name, images, uniformity of their backgrounds."""
+        return pd.read_csv(self._there("labels.csv"))
+
+    @cached_property
+    def training(self) -> pd.DataFrame:
+        """The history: a row a loss, arm, seed, epoch and condition."""
+        return pd.read_csv(self._there("training.csv"))
+
+    @cached_property
+    def learning(self) -> pd.DataFrame:
+        """Did it learn: a row a model (lib.evaluation.learning.gain)."""
+        names = self.models[1:]
+        return pd.DataFrame([read_json(self._there(f"learning/{name}.json")) for name in names])
+
+    def tiles(self, name: str) -> tuple[list[np.ndarray], pd.DataFrame]:
+        """A sheet of small pictures and its table."""
+        self._there(f"{name}.jpg")
+        return read_tiles(self.folder / name)
+
+    def table(self, name: str) -> pd.DataFrame:
+        """Another table of `write_compact`, by the name of its file; a folder is read whole."""
+        if (self.folder / name).is_dir():
+            return self._tables(name)
+        return read_compact([self._there(f"{name}.parquet")])
+
+    def _tables(self, kind: str) -> pd.DataFrame:
+        return read_compact([self._there(f"{kind}/{name}.parquet") for name in self.models])
+
+    def _there(self, name: str) -> Path:
+        file = self.folder / name
+        if not file.exists():
+            raise StudyError(
+                f"{file} does not exist: study {self.study} has not been measured so far. Run "
+                f"`make repro` with `run: [{self.study}]` in params.yaml."
+            )
+        return file
+
+
+def read(study: str) -> Measured:
+    """The measured tables of a study."""
+    return Measured(study)

@@ -1,0 +1,78 @@
+"""dvc.yaml tells the truth: a stage depends on every room of lib that its command can reach."""
+
+import ast
+import json
+import re
+from pathlib import Path
+
+import grimp
+import pytest
+import yaml
+
+from lib.core import paths
+
+PIPELINES = [Path("dvc.yaml"), Path("pipelines/dial/dvc.yaml")]
+MEASURING = ("data", "masks", "train", "shift", "attention")
+
+
+@pytest.fixture(scope="module")
+def graph() -> grimp.ImportGraph:
+    return grimp.build_graph("lib")
+
+
+def stages() -> dict[str, dict]:
+    found = {}
+    for file in PIPELINES:
+        found |= yaml.safe_load((paths.ROOT / file).read_text(encoding="utf-8"))["stages"]
+    return found
+
+
+def notebook_imports(name: str, graph: grimp.ImportGraph) -> set[str]:
+    """Modules of lib that a source notebook imports."""
+    cells = json.loads((paths.NOTEBOOKS / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"]
+    found = set()
+    for cell in (cell for cell in cells if cell["cell_type"] == "code"):
+        for node in ast.walk(ast.parse("".join(cell["source"]))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("lib"):
+                names = [f"{node.module}.{alias.name}" for alias in node.names]
+                found |= {name if name in graph.modules else node.module for name in names}
+    return found
+
+
+def roots(command: str, graph: grimp.ImportGraph) -> set[str]:
+    """The modules that a stage's command starts from: its own, and those of its notebooks."""
+    module = re.search(r"python -m ([\w.]+)", command)[1]
+    found = {f"{module}.__main__" if f"{module}.__main__" in graph.modules else module}
+    for name in re.findall(r"\b\d\d_\w+", command):
+        found |= notebook_imports(name, graph)
+    return found
+
+
+def rooms(modules: set[str], graph: grimp.ImportGraph) -> set[str]:
+    """The rooms of everything that some modules can reach."""
+    reached = set.union(*(graph.find_upstream_modules(module) | {module} for module in modules))
+    return {name.split(".")[1] for name in reached if "." in name}
+
+
+@pytest.mark.parametrize("name", stages())
+def test_a_stage_depends_on_all_rooms_that_it_reaches(name: str, graph) -> None:
+    stage = stages()[name]
+    needed = {f"lib/{room}" for room in rooms(roots(stage["cmd"], graph), graph)}
+    assert needed <= set(stage["deps"]), f"missing: {sorted(needed - set(stage['deps']))}"
+    named = {dep for dep in stage["deps"] if dep.startswith("lib")}
+    assert named <= needed, f"not reached: {sorted(named - needed)}"
+    for notebook in re.findall(r"\b\d\d_\w+", stage["cmd"]):
+        assert f"notebooks/{notebook}.ipynb" in stage["deps"]
+
+
+@pytest.mark.parametrize("name", MEASURING)
+def test_measuring_never_depends_on_telling(name: str, graph) -> None:
+    reached = rooms(roots(stages()[name]["cmd"], graph), graph)
+    assert not reached & {"report", "run"}
+    assert not any(dep.startswith("notebooks") for dep in stages()[name]["deps"])
+
+
+def test_a_stage_that_lacks_a_room_is_noticed(graph) -> None:
+    """The check itself: the trainer reaches images, and takes them from no other place."""
+    assert "images" in rooms({"lib.training.trainer"}, graph)
+    assert "report" in rooms(roots("python -m lib.run.execute 04_shift", graph), graph)
