@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from lib.core.hardware import autocast, fixed_threads
-from lib.images.conditions import Batch, Choice, choose, get
+from lib.images.conditions import Batch, choose, get
 from lib.images.scenes import Scenes
 from lib.models.embedder import Embedder
 
@@ -37,8 +37,7 @@ def embed(
     model.eval()
     for start in range(0, len(rows), batch):
         part = rows[start : start + batch]
-        drawn = Choice(choice.background[part], choice.mate[part], choice.stranger[part])
-        images = model.normalise(make(Batch(scenes, part, size, pool, drawn)))
+        images = model.normalise(make(Batch(scenes, part, size, pool, choice.at(part))))
         images = images.contiguous(memory_format=torch.channels_last)
         with autocast(where, precision):
             parts.append(model(images).float().cpu())
