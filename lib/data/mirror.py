@@ -2,8 +2,6 @@
 
 import os
 import shutil
-import subprocess
-import sys
 import tarfile
 import tempfile
 import zipfile
@@ -14,6 +12,7 @@ from lib.core import paths
 from lib.core.errors import StudyError
 from lib.core.files import space_left
 from lib.data.download import Archive, Drive, Kaggle, download, from_drive, from_kaggle
+
 
 def mirror() -> Path | None:
     """The folder that DATA_MIRROR names, or None; it must exist when it is named."""

@@ -6,6 +6,7 @@ and split where the layout names one.
 
 from pathlib import Path
 from typing import Any
+
 import numpy as np
 import pandas as pd
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+
 import numpy as np
 import pandas as pd
 from PIL import Image, ImageOps
@@ -17,6 +18,7 @@ from PIL import Image, ImageOps
 from lib.core.errors import StudyError
 from lib.core.files import atomic, read_json, sealed, write_json
 from lib.core.progress import track
+
 
 def shrunk_size(width: int, height: int, side: int) -> tuple[int, int]:
     """Width and height after the shorter one is brought to `side` (torchvision's rule)."""

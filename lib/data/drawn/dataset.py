@@ -3,20 +3,17 @@
 import os
 import shutil
 import tempfile
-import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+
 import numpy as np
 import pandas as pd
 from PIL import Image
-from scipy.interpolate import PchipInterpolator
 
 from lib.core.errors import StudyError
-from lib.data.drawn.objects import size_of, draw_habitats, draw_toys, picture, stream
-from lib.data.drawn.surroundings import Array, BACKDROPS, draw_place, view
+from lib.data.drawn.objects import draw_habitats, draw_toys, picture, size_of, stream
+from lib.data.drawn.surroundings import BACKDROPS, Array, draw_place, view
 
 # ---- folders ----
 
