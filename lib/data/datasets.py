@@ -1,7 +1,7 @@
 """The data sets: one table. Adding one is adding an entry to DATASETS (docs/add-a-data-set.md).
 
-A data set is a folder in a known layout and a reader (lib.data.readers) that turns it into a table of
-path, label (0-based) and class name; the class-disjoint split follows from the label.
+A data set is a folder in a known layout and a reader (lib.data.readers) that turns it into a table
+of path, label (0-based) and class name; the class-disjoint split follows from the label.
 """
 
 import os
@@ -17,7 +17,6 @@ from lib.core.errors import StudyError
 from lib.core.files import key_of
 from lib.data import readers
 from lib.data.download import Archive, Drive, Kaggle
-from lib.data.drawn.dataset import render_dataset
 from lib.data.mirror import bring, mirror
 from lib.data.readers import SPLITS
 
@@ -49,6 +48,11 @@ class Dataset:
     own: bool = False
 
     @property
+    def published(self) -> bool:
+        """Whether it is somebody's published photographs: neither drawn here nor one's own."""
+        return self.make is None and not self.own
+
+    @property
     def split_rule(self) -> str:
         """How the classes are split, in words."""
         if self.own:
@@ -63,6 +67,7 @@ class Dataset:
 
 def make_rendered(root: Path, options: dict[str, Any]) -> None:
     """Render the embedded data set with the study's options."""
+    from lib.data.drawn.dataset import render_dataset
 
     render_dataset(root, **options)
 

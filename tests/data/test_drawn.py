@@ -47,7 +47,7 @@ def test_files_agree_with_the_index(drawn: Path) -> None:
 
 
 def test_bytes_do_not_depend_on_threads_or_on_earlier_runs(drawn, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(dataset.os, "cpu_count", lambda: 1)
+    monkeypatch.setattr(dataset, "workers", lambda: 1)
     root = tmp_path / "set"
     (root / "images").mkdir(parents=True)
     (root / "images" / "old.png").touch()  # a leftover of other settings must go

@@ -1,6 +1,5 @@
 """The drawn data set: which object stands before which surroundings, written as files."""
 
-import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -12,10 +11,9 @@ import pandas as pd
 from PIL import Image
 
 from lib.core.errors import StudyError
+from lib.core.hardware import workers
 from lib.data.drawn.objects import draw_habitats, draw_toys, picture, size_of, stream
 from lib.data.drawn.surroundings import BACKDROPS, Array, draw_place, view
-
-# ---- folders ----
 
 
 def plan(
@@ -50,17 +48,15 @@ def _publish(root: Path, jobs: list, work: Callable, table: pd.DataFrame | None 
     """Run `work(folder, job)` in threads on a folder beside `root`, then let it take its place."""
     root = Path(root)
     root.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{root.name}.", dir=root.parent))
-    try:
-        with ThreadPoolExecutor(os.cpu_count()) as pool:  # numpy lets threads work side by side
+    with tempfile.TemporaryDirectory(prefix=f".{root.name}.", dir=root.parent) as scratch:
+        draft = Path(scratch) / "new"
+        draft.mkdir()
+        with ThreadPoolExecutor(workers()) as pool:  # numpy lets threads work side by side
             list(pool.map(lambda job: work(draft, job), jobs))
         if table is not None:
             table.to_csv(draft / "index.csv", index=False, lineterminator="\n")
-        draft.chmod(0o755)  # mkdtemp makes private folders
         shutil.rmtree(root, ignore_errors=True)
         draft.rename(root)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
 
 
 def _save(path: Path, pixels: Array) -> None:

@@ -161,14 +161,8 @@ def _rocket(x, y, z, a, b, c):
 
 
 FAMILIES: dict[str, Callable[..., Parts]] = {
-    "mug": _mug,
-    "vase": _vase,
-    "teapot": _teapot,
-    "lamp": _lamp,
-    "duck": _duck,
-    "fish": _fish,
-    "mushroom": _mushroom,
-    "rocket": _rocket,
+    build.__name__[1:]: build
+    for build in (_mug, _vase, _teapot, _lamp, _duck, _fish, _mushroom, _rocket)
 }
 SIDEWAYS = ("duck", "fish")  # their texture is projected along z, not wrapped around y
 
