@@ -88,6 +88,14 @@ def test_splits_share_no_class_and_hold_several_families() -> None:
     assert families.min() >= 3
 
 
+def test_the_order_in_which_splits_are_named_changes_nothing() -> None:
+    """Options are kept with sorted keys, so that two orders are one request."""
+    one = dataset.plan(0, 0.9, 0.5, {"train": 3, "val": 2, "test": 2}, 2)
+    pd.testing.assert_frame_equal(
+        one, dataset.plan(0, 0.9, 0.5, {"test": 2, "val": 2, "train": 3}, 2)
+    )
+
+
 def test_habitats_follow_the_bias_and_stay_in_the_split() -> None:
     table = dataset.plan(1, 0.8, 0.25, {"train": 6, "test": 5}, 200)
     own = (table.class_name == table.habitat_class).groupby(table.split).mean()

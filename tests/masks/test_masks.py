@@ -278,7 +278,7 @@ def test_a_damaged_chunk_is_named(drawn: str, monkeypatch) -> None:
     data[len(data) // 2] ^= 1
     chunk.write_bytes(data)
     with pytest.raises(StudyError, match=f"{chunk.name} is damaged"):
-        sources.make_masks(drawn, "u2netp", workers=1)
+        sources.make_masks(drawn, "u2netp", workers=1, afresh=True)
 
 
 class _OneProcess:

@@ -15,6 +15,8 @@ from lib.core.hardware import workers
 from lib.data.drawn.objects import draw_habitats, draw_toys, picture, size_of, stream
 from lib.data.drawn.surroundings import BACKDROPS, Array, draw_place, view
 
+ORDER = ("train", "val", "validation", "test")  # whatever the order in which they are given
+
 
 def plan(
     seed: int, bias: float, test_bias: float, classes: dict[str, int], images_per_class: int
@@ -26,7 +28,8 @@ def plan(
     """
     names = [toy.name for toy in draw_toys(seed, sum(classes.values()))]
     rows, first = [], 0
-    for split, count in classes.items():
+    for split in sorted(classes, key=lambda name: ORDER.index(name) if name in ORDER else 9):
+        count = classes[split]
         chance = bias if split == "train" else test_bias
         if not 0 <= chance <= 1 or images_per_class < 1 or count < (2 if chance < 1 else 1):
             raise StudyError(
