@@ -222,3 +222,18 @@ def report_rows(study: str, areas: pd.DataFrame, scores: pd.DataFrame) -> pd.Dat
                 rows.append((dataset, "known truth", source, f"{metric}_{name}", value, len(part)))
     columns = ["dataset", "split", "source", "metric", "value", "n"]
     return pd.DataFrame(rows, columns=columns).assign(study=study)
+
+
+def beside_rembg(scores: pd.DataFrame, source: str) -> dict[str, object]:
+    """Mean IoU on the hand-labelled images of a source with a smaller input, and of its model.
+
+    Returns:
+        model, n, own, rembg (mean IoUs); empty where the source has rembg's own input size.
+    """
+    base = source.split("+")[0]
+    model, side = rembg_models.model_and_side(base)
+    hand = scores[scores["dataset"].isin(HAND_LABELLED)].groupby("source")["iou"]
+    if not side or not {model, base} <= set(hand.groups):
+        return {}
+    means = hand.mean()
+    return {"model": model, "n": hand.size()[base], "own": means[base], "rembg": means[model]}
