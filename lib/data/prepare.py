@@ -35,16 +35,6 @@ def measure(
     prepare_backgrounds(study, backgrounds, background_count, seed=0, side=side, afresh=True)
 
 
-def choose(table: pd.DataFrame, classes: dict[str, int], per_class: int) -> pd.DataFrame:
-    """Keep the first `classes[split]` classes a split and `per_class` images each (0: all)."""
-    for split, count in classes.items():
-        kept = sorted(table.loc[table["split"] == split, "label"].unique())[:count]
-        table = table[(table["split"] != split) | table["label"].isin(kept)]
-    if per_class:
-        table = table.groupby("label", sort=False).head(per_class)
-    return table.reset_index(drop=True)
-
-
 def check_index(table: pd.DataFrame) -> None:
     """Refuse a table that a class-disjoint retrieval study cannot use."""
     blank = table[COLUMNS].isna().any(axis=1)
@@ -106,20 +96,15 @@ def prepare_images(
         study: name of the study.
         dataset: key of lib.data.datasets.DATASETS.
         side: short side of the stored images in pixels.
-        options: for an embedded data set, how it is made; for one's own folder, where it is. With
-            `subset: {classes: {split: count}, per_class: count}` only the first classes of a
-            split and images of a class are taken.
+        options: for an embedded data set, how it is made; for one's own folder, where it is.
         allow_broken: leave images out that cannot be decoded, instead of stopping.
         afresh: do the work even where it is finished.
     """
     if side < 1:
         raise StudyError(f"side is {side}; wanted: the short side in pixels, 1 or more.")
     options = dict(options or {})
-    subset = options.pop("subset", {})
     folder, place = datasets.locate(dataset, options)
     table = datasets.read(dataset, folder, options)
-    if subset:
-        table = choose(table, subset.get("classes", {}), subset.get("per_class", 0))
     check_index(table)
     home, files = paths.StudyPaths(study).prepared, [folder / path for path in table["path"]]
     asked = {"dataset": dataset, "side": side, "options": options, "place": place}

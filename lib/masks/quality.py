@@ -112,7 +112,7 @@ def compared(source: str, compare: list[str]) -> list[str]:
     if sources.get(base)[0].make is not rembg_models.rembg_masks:
         return list(compare)
     model, side = rembg_models.model_and_side(base)
-    return list(dict.fromkeys([*(compare or [base]), *([model, base] if side else [])]))
+    return list(dict.fromkeys([*compare, *([model, base] if side or not compare else [])]))
 
 
 def table(study: str, source: str, compare: list[str], afresh: bool = False) -> pd.DataFrame:

@@ -294,7 +294,7 @@ class _OneProcess:
         def __exit__(self, *_error: object) -> None:
             pass
 
-        def imap(self, function, jobs):
+        def imap(self, function, jobs, chunksize=1):
             return map(function, jobs)
 
 
