@@ -9,7 +9,7 @@ from lib.evaluation import models as trained_models
 from lib.evaluation import statistics
 from lib.evaluation.effects import select
 from lib.images import conditions as test_conditions
-from lib.report.style import LABELS
+from lib.report.style import LABELS, label
 from lib.retrieval import metrics
 from lib.training import losses
 
@@ -26,9 +26,9 @@ def model_names(models: list[tuple[str, str, int]]) -> list[str]:
     """How models (loss, arm, seed) are called; the seed is said where there are several."""
     several = len({seed for _, _, seed in models}) > 1
     return [
-        LABELS[arm]
+        label(arm)
         if loss == "none"
-        else f"{label_of(loss)}, {LABELS[arm]}" + f", seed {seed}" * several
+        else f"{label_of(loss)}, {label(arm)}" + f", seed {seed}" * several
         for loss, arm, seed in models
     ]
 

@@ -11,11 +11,14 @@ from IPython.display import Image as Picture
 from IPython.display import display
 
 from lib.core.files import atomic
+from lib.training import arms
 
 # Okabe-Ito, safe for colour-blind readers; an arm has its colour everywhere
 COLOURS = {"base": "#D55E00", "bgaugment": "#0072B2", "untrained": "#666666"}
 LABELS = {"base": "base", "bgaugment": "BGAugment", "untrained": "untrained trunk"}
 MARKERS = {"base": "o", "bgaugment": "s", "untrained": "D"}
+PALETTE = ["#009E73", "#CC79A7", "#E69F00", "#56B4E9"]  # for arms that have no colour of their own
+SHAPES = ["^", "v", "P", "X"]
 STYLE = {
     "figure.dpi": 100,
     "savefig.dpi": 110,
@@ -32,6 +35,25 @@ STYLE = {
     "svg.hashsalt": "bgbias",  # else the identifiers inside an SVG differ at every run
     "figure.constrained_layout.use": True,
 }
+
+
+def label(arm: str) -> str:
+    """How an arm is called in figures."""
+    return arms.labels([arm])[arm]
+
+
+def colour(arm: str) -> str:
+    """An arm's colour, the same everywhere."""
+    return COLOURS.get(arm) or PALETTE[_further(arm) % len(PALETTE)]
+
+
+def marker(arm: str) -> str:
+    """An arm's marker, the same everywhere."""
+    return MARKERS.get(arm) or SHAPES[_further(arm) % len(SHAPES)]
+
+
+def _further(arm: str) -> int:
+    return [name for name in arms.ARMS if name not in COLOURS].index(arm)
 
 
 def use_style() -> None:
