@@ -228,6 +228,25 @@ class Explanation:
 
 
 PAPER = Explanation()
+PRESETS: dict[str, tuple[str, ...]] = {
+    "paper": ("smoothgrad",),
+    "all": (
+        "smoothgrad", "smoothgrad/similarity_to_nearest", "smoothgrad/similarity_to_class_mean",
+        "gradient", "integrated_gradients", "occlusion", "grad_cam/similarity_to_nearest",
+        "grad_cam/similarity_to_class_mean",
+    ),
+}  # fmt: skip
+
+
+def explanations(names: list[str] | str) -> list[Explanation]:
+    """The explanations that a study names, each once, the paper's first.
+
+    Args:
+        names: `method/target` or a word of PRESETS; one or several, as a list or with commas.
+    """
+    given = names.split(",") if isinstance(names, str) else names
+    found = [text for name in given for text in PRESETS.get(name.strip(), (name.strip(),))]
+    return list(dict.fromkeys([PAPER, *map(Explanation.parse, found)]))
 
 
 def attribute(

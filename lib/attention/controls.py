@@ -5,97 +5,54 @@ when the model's weights are randomised. Deletion and insertion ask the model it
 """
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, pad
-
-Explain = Callable[[nn.Module], Tensor]  # maps (B, H, W) of the images under a model
-
-
-@dataclass(frozen=True)
-class Scene:
-    """What a control may look at: images (B, 3, H, W), masks (B, H, W), model and method."""
-
-    images: Tensor
-    masks: Tensor
-    embed: nn.Module | None
-    explain: Explain | None
-    seed: int
+from torchvision.transforms.functional import gaussian_blur
 
 
-def uniform(scene: Scene) -> Tensor:
+def uniform(images: Tensor, masks: Tensor) -> Tensor:
     """The same everywhere."""
-    return torch.ones_like(scene.masks)
+    return torch.ones_like(masks)
 
 
-def centred_gaussian(scene: Scene) -> Tensor:
+def centred_gaussian(images: Tensor, masks: Tensor) -> Tensor:
     """A bump in the middle, std a quarter of each side: photographers centre their objects."""
-    height, width = scene.masks.shape[-2:]
-    rows, columns = _bell(height, height / 4), _bell(width, width / 4)
-    return torch.outer(rows, columns).to(scene.masks).expand_as(scene.masks).clone()
+    bump = torch.outer(*(_bell(side) for side in masks.shape[-2:]))
+    return bump.to(masks).expand_as(masks).clone()
 
 
-def sobel(scene: Scene) -> Tensor:
+def sobel(images: Tensor, masks: Tensor) -> Tensor:
     """Strength of the edges of the mean over colours: what needs no model at all."""
     kernel = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]])
-    kernels = torch.stack([kernel, kernel.T]).unsqueeze(1).to(scene.images)
-    grey = pad(scene.images.mean(dim=1, keepdim=True), (1, 1, 1, 1), mode="replicate")
+    kernels = torch.stack([kernel, kernel.T]).unsqueeze(1).to(images)
+    grey = pad(images.mean(dim=1, keepdim=True), (1, 1, 1, 1), mode="replicate")
     return conv2d(grey, kernels).norm(dim=1)
 
 
-def random_weights(scene: Scene) -> Tensor:
-    """The same method on the same architecture with random weights."""
-    if scene.embed is None or scene.explain is None:
-        raise ValueError("control random_weights needs embed and explain")
-    return scene.explain(randomised(scene.embed, scene.seed, scene.images))
-
-
-def true_mask(scene: Scene) -> Tensor:
+def true_mask(images: Tensor, masks: Tensor) -> Tensor:
     """The mask itself: the best that an image allows."""
-    return scene.masks.clone()
+    return masks.clone()
 
 
 @dataclass(frozen=True)
 class Control:
-    """One control map and what the attention score should say about it."""
+    """Raw maps (B, H, W) of images (B, 3, H, W) with masks (B, H, W) in [0, 1], of no model."""
 
     label: str
-    function: Callable[[Scene], Tensor]
-    expected: str
+    function: Callable[[Tensor, Tensor], Tensor]
 
 
 CONTROLS: dict[str, Control] = {
-    "uniform": Control("uniform map", uniform, "0 by construction"),
-    "centred_gaussian": Control("centred Gaussian", centred_gaussian, "the centre bias"),
-    "sobel": Control("Sobel edges", sobel, "what edges alone give"),
-    "random_weights": Control("random weights", random_weights, "below the trained model"),
-    "true_mask": Control("true mask", true_mask, "upper bound, 1 for a binary mask"),
+    "uniform": Control("uniform map", uniform),
+    "centred_gaussian": Control("centred Gaussian", centred_gaussian),
+    "sobel": Control("Sobel edges", sobel),
+    "true_mask": Control("true mask", true_mask),
 }
-
-
-def control_maps(
-    name: str,
-    images: Tensor,
-    masks: Tensor,
-    *,
-    embed: nn.Module | None = None,
-    explain: Explain | None = None,
-    seed: int = 0,
-) -> Tensor:
-    """Raw maps (B, H, W) of one control for images (B, 3, H, W) and masks (B, H, W) in [0, 1].
-
-    `random_weights` needs `embed` and `explain` (for example `attribute` with everything but the
-    model filled in). An unknown name or unequal shapes raise ValueError.
-    """
-    if name not in CONTROLS:
-        raise ValueError(f"unknown control {name!r}; known: {', '.join(CONTROLS)}")
-    if images.shape[0] != masks.shape[0] or images.shape[-2:] != masks.shape[-2:]:
-        raise ValueError(f"images {tuple(images.shape)} and masks {tuple(masks.shape)} do not fit")
-    return CONTROLS[name].function(Scene(images, masks, embed, explain, seed))
 
 
 def randomised(embed: nn.Module, seed: int, images: Tensor | None = None) -> nn.Module:
@@ -138,7 +95,6 @@ def cascade(
 class Curves(NamedTuple):
     """Similarity to the original embedding while pixels go (deletion) or come (insertion)."""
 
-    shares: Tensor  # (steps + 1,) share of pixels changed, 0 to 1
     deletion: Tensor  # (B, steps + 1), starts at 1; falls early for a faithful map
     insertion: Tensor  # (B, steps + 1), ends at 1; rises early for a faithful map
     deletion_area: Tensor  # (B,) lower is better
@@ -147,55 +103,49 @@ class Curves(NamedTuple):
 
 @torch.no_grad()
 def deletion_insertion(
-    embed: nn.Module, images: Tensor, maps: Tensor, steps: int = 10, batch: int = 50
-) -> Curves:
+    embed: nn.Module,
+    images: Tensor,
+    orders: Mapping[str, Tensor],
+    steps: int = 10,
+    batch: int = 50,
+) -> dict[str, Curves]:
     """Blur the most attended pixels first, or bring them back first into a blurred image.
 
-    `images` (B, 3, H, W) normalised, `maps` (B, H, W) raw; ties go to the lower pixel index. The
-    areas lie under the curves (trapezoids, width 1). `embed` should be in evaluation mode.
+    `images` (B, 3, H, W) normalised, `orders` raw maps (B, H, W) by name; ties go to the lower
+    pixel index. The areas lie under the curves (trapezoids, width 1). The blur (std a tenth of the
+    shorter side) takes the shapes and keeps the mean colour. `embed` should be in evaluation mode.
     Source: Petsiuk et al. 2018 (RISE), with embedding similarity in place of a class probability.
     """
-    if steps < 1 or images.shape[0] != maps.shape[0] or images.shape[-2:] != maps.shape[-2:]:
-        raise ValueError(
-            f"images {tuple(images.shape)} and maps {tuple(maps.shape)} do not fit, or steps < 1"
-        )
-    blurred = _blur(images)
-    ranks = maps.flatten(1).argsort(dim=1, descending=True, stable=True).argsort(dim=1)
-    ranks = ranks.view(len(maps), 1, *maps.shape[1:])
-    shares = torch.linspace(0, 1, steps + 1, device=images.device)
+
+    def alike(changed: Tensor) -> Tensor:
+        return (_embed(embed, changed, batch) * original).sum(dim=1)
+
+    deviation = min(images.shape[-2:]) / 10
+    reach = min(int(3 * deviation), min(images.shape[-2:]) - 1)
+    blurred = gaussian_blur(images, 2 * reach + 1, deviation)
     original = _embed(embed, images, batch)
-    curves: list[list[Tensor]] = [[], []]
-    for share in shares:
-        top = ranks < share * maps[0].numel()
-        for curve, (inside, outside) in zip(
-            curves, ((blurred, images), (images, blurred)), strict=True
-        ):
-            changed = _embed(embed, torch.where(top, inside, outside), batch)
-            curve.append((changed * original).sum(dim=1))
-    deletion, insertion = (torch.stack(curve, dim=1) for curve in curves)
-    areas = (torch.trapezoid(curve, shares, dim=1) for curve in (deletion, insertion))
-    return Curves(shares, deletion, insertion, *areas)
+    whole, gone = (original * original).sum(dim=1), alike(blurred)
+    shares, found = torch.linspace(0, 1, steps + 1, device=images.device), {}
+    for name, maps in orders.items():
+        if maps.shape != (len(images), *images.shape[-2:]):
+            raise ValueError(f"images {tuple(images.shape)} and maps {tuple(maps.shape)} differ")
+        ranks = maps.flatten(1).argsort(dim=1, descending=True, stable=True).argsort(dim=1)
+        ranks = ranks.view(len(maps), 1, *maps.shape[1:])
+        tops = [ranks < share * maps[0].numel() for share in shares[1:-1]]
+        fall = [whole, *(alike(torch.where(top, blurred, images)) for top in tops), gone]
+        rise = [gone, *(alike(torch.where(top, images, blurred)) for top in tops), whole]
+        curves = [torch.stack(curve, dim=1) for curve in (fall, rise)]
+        found[name] = Curves(*curves, *(torch.trapezoid(c, shares, dim=1) for c in curves))
+    return found
 
 
 def _embed(embed: nn.Module, images: Tensor, batch: int) -> Tensor:
     return torch.cat([embed(part).float() for part in images.split(batch)])
 
 
-def _bell(size: int, deviation: float) -> Tensor:
+def _bell(size: int) -> Tensor:
     place = torch.arange(size, dtype=torch.float64) - (size - 1) / 2
-    return torch.exp(-0.5 * (place / deviation) ** 2)
-
-
-def _blur(images: Tensor) -> Tensor:
-    """Gaussian blur, std a tenth of the shorter side: shapes go, the mean colour stays."""
-    deviation = min(images.shape[-2:]) / 10
-    reach = min(int(3 * deviation), min(images.shape[-2:]) - 1)
-    bell = _bell(2 * reach + 1, deviation)
-    channels = images.shape[1]
-    line = (bell / bell.sum()).to(images).view(1, 1, 1, -1).expand(channels, 1, 1, -1)
-    wide = conv2d(pad(images, (reach, reach, 0, 0), mode="reflect"), line, groups=channels)
-    tall = pad(wide, (0, 0, reach, reach), mode="reflect")
-    return conv2d(tall, line.transpose(2, 3), groups=channels)
+    return torch.exp(-0.5 * (place / (size / 4)) ** 2)
 
 
 @torch.no_grad()
