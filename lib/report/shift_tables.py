@@ -110,7 +110,7 @@ def told(row, scale: float = 100, digits: int = 1) -> str:
 def per_arm(values: pd.Series, form: str) -> str:
     """`base 56 %, BGAugment 34 %` of a series indexed by arm (or contrast)."""
     words = (f"{pair_label(name)} {form.format(value)}" for name, value in values.items())
-    return ", ".join(words).replace(" %", "%").replace("%", "\u00a0%")
+    return ", ".join(words).replace(" %", "%").replace("%", " %")
 
 
 def percent_lost(table: pd.DataFrame) -> pd.Series:
@@ -306,7 +306,8 @@ def settings_table(
             for row in effects_of.joint(classes, contrast, *setting).to_dict("records"):
                 shown = row["arm"] if contrast == "shifted-clean" else contrast
                 rows.setdefault(name, {})[pair_label(shown)] = told(row, sign * 100)
-    return pd.DataFrame.from_dict(rows, orient="index").fillna("–")
+    table = pd.DataFrame.from_dict(rows, orient="index").fillna("–")
+    return table.set_axis(table.index.astype(str))
 
 
 def gains_by_loss(classes: pd.DataFrame, effects: pd.DataFrame, contrast: str) -> pd.DataFrame:
