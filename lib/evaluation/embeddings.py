@@ -18,6 +18,7 @@ from lib.images import conditions as test_conditions
 from lib.images.scenes import Scenes
 from lib.models import embedding
 from lib.models.embedder import Embedder
+from lib.models.openvino_forward import Forward
 from lib.retrieval import metrics
 
 METRICS = list(metrics.METRICS)
@@ -27,9 +28,10 @@ SIDES = {"clean": ("both",), "random_background": ("both", "query", "unshared")}
 
 
 @lru_cache(maxsize=1)
-def loaded(model: Model) -> Embedder:
-    """The embedder of a model; the last one is kept, for the conditions that follow."""
-    return model.load()
+def loaded(model: Model) -> tuple[Embedder, Forward]:
+    """The embedder of a model, ready to embed; the last is kept for the conditions that follow."""
+    embedder = model.load()
+    return embedder, embedding.forward_of(embedder, model.image_size, model.precision)
 
 
 @dataclass(frozen=True)
@@ -66,9 +68,10 @@ class View:
         """Embeddings (N, D) of the test images under a condition."""
 
         def make() -> dict[str, Tensor]:
+            embedder, forward = loaded(self.model)
             made = embedding.embed(
-                loaded(self.model), self.scenes, self.rows, condition, draw=draw, seed=self.seed,
-                size=self.model.image_size, precision=self.model.precision,
+                embedder, self.scenes, self.rows, condition, draw=draw, seed=self.seed,
+                size=self.model.image_size, forward=forward,
             )  # fmt: skip
             return {"embeddings": made}
 

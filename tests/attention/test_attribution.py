@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from lib.attention.attribution import METHODS, TARGETS, attribute
-from lib.attention.controls import CONTROLS, cascade, control_maps, deletion_insertion, randomised
+from lib.attention.controls import CONTROLS, cascade, deletion_insertion, randomised
 from lib.attention.scores import SCORES, attention_score, pick_images, scale_map, score_table
 
 HEIGHT, WIDTH = 12, 16
@@ -294,25 +294,24 @@ def test_wrong_calls_are_refused_in_words(change, words):
 
 
 def test_controls_bracket_the_score():
-    embed, images = Embedder(), pictures(3)
-    masks = torch.zeros(3, HEIGHT, WIDTH)
+    images, masks = pictures(3), torch.zeros(3, HEIGHT, WIDTH)
     masks[:, 4:8, 5:11] = 1
-    explain = partial(attribute, "gradient", images=images, black=BLACK)
     scores = {}
-    for name in CONTROLS:
-        raw = control_maps(name, images, masks, embed=embed, explain=explain, seed=1)
+    for name, control in CONTROLS.items():
+        raw = control.function(images, masks)
         scores[name] = attention_score(scale_map(raw), masks)
         assert raw.shape == masks.shape and scores[name].defined.all()
     assert scores["uniform"].score.abs().max() < 1e-12
     assert torch.allclose(scores["true_mask"].score, torch.ones(3, dtype=torch.float64))
     assert (scores["centred_gaussian"].score > 0.1).all()  # the object stands in the middle
-    assert (scores["random_weights"].score.abs() < 0.5).all()
+    drawn = attribute("gradient", randomised(Embedder(), 1, images), images, black=BLACK)
+    assert (attention_score(scale_map(drawn), masks).score.abs() < 0.5).all()
 
 
 def test_sobel_finds_the_edge_and_nothing_else():
     images = torch.zeros(1, 3, HEIGHT, WIDTH)
     images[..., 6:] = 1
-    edges = control_maps("sobel", images, torch.zeros(1, HEIGHT, WIDTH))
+    edges = CONTROLS["sobel"].function(images, torch.zeros(1, HEIGHT, WIDTH))
     assert edges[0].sum(dim=0).nonzero().flatten().tolist() == [5, 6]
 
 
@@ -352,8 +351,8 @@ def test_deletion_and_insertion_prefer_the_map_that_the_model_follows():
     embed, images = Embedder(left=True).eval(), pictures(3)
     left = torch.zeros(3, HEIGHT, WIDTH)
     left[..., : WIDTH // 2] = 1
-    good = deletion_insertion(embed, images, left, steps=4, batch=2)
-    poor = deletion_insertion(embed, images, 1 - left, steps=4)
+    orders = {"good": left, "poor": 1 - left}
+    good, poor = deletion_insertion(embed, images, orders, steps=4, batch=2).values()
     assert good.deletion.shape == good.insertion.shape == (3, 5)
     assert torch.allclose(good.deletion[:, 0], torch.ones(3))
     assert torch.allclose(good.insertion[:, -1], torch.ones(3))
@@ -364,3 +363,5 @@ def test_deletion_and_insertion_prefer_the_map_that_the_model_follows():
     assert torch.allclose(
         good.deletion_area, (good.deletion[:, :-1] + good.deletion[:, 1:]).sum(dim=1) / 8
     )
+    with pytest.raises(ValueError, match="differ"):
+        deletion_insertion(embed, images, {"narrow": left[..., 1:]})

@@ -4,24 +4,21 @@ import itertools
 from functools import partial
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from captum.attr import IntegratedGradients, LayerGradCam, NoiseTunnel, Saliency
 from scipy.stats import spearmanr
 from torch import Tensor, nn
-from torch.nn.functional import interpolate, normalize
+from torch.nn.functional import interpolate
 
-from lib.attention import attribution, controls, sanity_checks, score_vs_drop
+from lib.attention import attribution, controls, measure, sanity_checks
 from lib.attention import maps as attention_maps
 from lib.attention.attribution import METHODS, TARGETS, Explanation, attribute
 from lib.attention.scores import SCORES
 from lib.core.errors import StudyError
 from lib.evaluation import embeddings
-from lib.evaluation import models as trained_models
-from lib.images.scenes import Scenes
-from lib.models import embedding, trunks
-from lib.report import attention_figures, sanity_figures
+from lib.models import embedding
+from tests.attention import small
 from tests.attention.test_attribution import BLACK, HEIGHT, WIDTH, Embedder, pictures
 
 # ----------------------------------------------------------------- measures and methods, by oracle
@@ -108,8 +105,12 @@ def test_explanations_are_named_and_misnamed_in_words():
         Explanation.parse("smoothgard")
     with pytest.raises(StudyError, match="closest is 'similarity_to_nearest'"):
         Explanation.parse("grad_cam/similarity_to_nearst")
-    every = sanity_checks.explanations(["gradient", "smoothgrad/distance_to_black"])
-    assert [str(e) for e in every] == ["smoothgrad/distance_to_black", "gradient/distance_to_black"]
+    paper, gradient = attribution.explanations(["gradient", "smoothgrad/distance_to_black"])
+    assert (paper, str(gradient)) == (attribution.PAPER, "gradient/distance_to_black")
+    assert attribution.explanations("smoothgrad, gradient") == [paper, gradient]
+    assert attribution.explanations([]) == attribution.explanations(["paper"]) == [paper]
+    assert len(attribution.explanations("all")) == 8
+    assert attribution.explanations(["gradient", "all"])[:2] == [paper, gradient]
 
 
 def test_labels_of_explanations_differ():
@@ -118,164 +119,111 @@ def test_labels_of_explanations_differ():
     assert len(set(labels)) == len(labels)
 
 
-# -------------------------------------------------------------------------- a small study on disk
-
-
-class Body(nn.Sequential):
-    """Three layers, one of them BatchNorm."""
-
-    def __init__(self) -> None:
-        first, second = (nn.Conv2d(*size, 3, stride=2, padding=1) for size in ((3, 8), (8, 12)))
-        super().__init__(first, nn.BatchNorm2d(8), nn.ReLU(), second, nn.ReLU())
-
-    def features(self, x: Tensor) -> Tensor:
-        return self(x)
-
-
-class Small(nn.Module):
-    """As an embedder, but small; looked at on 32 pixels."""
-
-    def __init__(self, seed: int):
-        super().__init__()
-        torch.manual_seed(seed)
-        self.trunk, self.head = Body(), nn.Linear(12, 6)
-        self.normalise = trunks.LITE
-
-    def forward(self, x: Tensor) -> Tensor:
-        return normalize(self.head(self.trunk.features(x).mean(dim=(2, 3))), dim=1)
+# --------------------------------------------------------------------------------- a small study
 
 
 @pytest.fixture
 def setup(study: str, monkeypatch: pytest.MonkeyPatch) -> sanity_checks.Setup:
-    """Three networks with random weights of their own in place of trained ones."""
+    """Three models; the paper's explanation beside a gradient and Grad-CAM."""
+    models = small.use_models(monkeypatch, ["base", "bgaugment"])
+    return small.setup_of(study, models, ["gradient", "grad_cam/similarity_to_nearest"])
 
-    seeds = {"untrained": 7, "base": 8, "bgaugment": 9}
-    names = [("none", "untrained", 0), ("triplet", "base", 0), ("triplet", "bgaugment", 0)]
-    options = {"trunk": "efficientnet_lite0", "embedding": 8, "image_size": 32, "precision": "f32"}
-    models = [trained_models.Model(*name, **options, weights=None) for name in names]
-    monkeypatch.setattr(trained_models.Model, "load", lambda model: Small(seeds[model.arm]).eval())
-    monkeypatch.setattr(trained_models.Model, "identity", property(lambda model: model.arm))
-    monkeypatch.setattr(trained_models, "models_of", lambda _: models)
-    scenes = Scenes(study, "drawn")
-    rows = attention_maps.chosen_rows(scenes, 6, 0)
-    return sanity_checks.Setup(
-        study, scenes, rows, 0, {"copies": 2, "noise": 0.15, "precision": "f32"}
-    )
+
+def partners(setup: sanity_checks.Setup, target: str) -> list[np.ndarray]:
+    return attention_maps.partners_of(setup.study, setup.base, setup.scenes, setup.rows, target)
 
 
 def test_partners_are_others_the_nearest_or_of_the_class(setup):
-    model, gallery = setup.models["base"], setup.scenes.store.rows("test")
+    model, gallery = setup.base, setup.scenes.store.rows("test")
     labels = setup.scenes.store.labels
     known = embeddings.View(setup.study, model, setup.scenes).embeddings("clean")
-    nearest = setup.partners(model, setup.rows, Explanation("gradient", "similarity_to_nearest"))
-    for row, (found,) in zip(setup.rows, nearest, strict=True):
+    for row, (found,) in zip(setup.rows, partners(setup, "similarity_to_nearest"), strict=True):
         own = known[list(gallery).index(row)]
         alike = {other: float(own @ e) for other, e in zip(gallery, known, strict=True)}
         assert found == max((o for o in gallery if o != row), key=alike.get)
-    mates = setup.partners(model, setup.rows, Explanation("gradient", "similarity_to_class_mean"))
-    for row, found in zip(setup.rows, mates, strict=True):
+    for row, found in zip(setup.rows, partners(setup, "similarity_to_class_mean"), strict=True):
         assert set(found) == {r for r in gallery if labels[r] == labels[row] and r != row}
-    assert [len(x) for x in setup.partners(model, setup.rows, attribution.PAPER)] == [0] * 6
+    assert [len(x) for x in partners(setup, "distance_to_black")] == [0] * 6
 
 
 def test_references_are_means_and_zero_without_partners(setup):
-    network, rows = setup.models["base"].load(), setup.rows
-    partners = [rows[1:4], rows[:0], rows[4:5]]
-    found = attention_maps.references(network, setup.scenes, partners, 32, "f32")
-    images, _ = setup.inputs(network, rows, 32)
+    network, rows = setup.base.load(), setup.rows
+    groups = [rows[1:4], rows[:0], rows[4:5]]
+    found = attention_maps.references(network, setup.scenes, groups, 32, "f32")
     with torch.no_grad():
-        known = network(images)
+        known = network(network.normalise(setup.pictures(rows)[0]))
     assert torch.allclose(found[0], known[1:4].mean(dim=0), atol=1e-5)
     assert (found[1] == 0).all() and torch.allclose(found[2], known[4], atol=1e-5)
 
 
-def test_a_picture_without_partner_has_no_score_but_does_not_stop_the_study(setup):
+def test_an_image_without_partner_has_no_score_but_does_not_stop_the_study(setup, monkeypatch):
+    found = partners(setup, "similarity_to_class_mean")
+    found[2] = found[2][:0]
+    monkeypatch.setattr(attention_maps, "partners_of", lambda *_: found)
     entry = Explanation("gradient", "similarity_to_class_mean")
-    partners = setup.partners(setup.models["base"], setup.rows, entry)
-    partners[2] = partners[2][:0]
-    maps = setup.maps(setup.models["base"], setup.rows, entry, partners)
+    scenes, settings = setup.scenes, setup.settings
+    maps = attention_maps.maps_of(setup.study, setup.base, scenes, setup.rows, 0, entry, **settings)
     defined = maps.flatten(1).sum(dim=1) > 0
     assert defined.tolist() == [True, True, False, True, True, True]
 
 
-def test_maps_of_fewer_images_are_those_of_the_main_run(setup):
-    few = setup.few(3)
-    assert set(few) < set(setup.rows) and len(few) == 3
-    model = setup.models["base"]
+def test_maps_of_fewer_images_are_those_of_the_main_run_and_made_once(setup, monkeypatch):
+    assert set(setup.fewer) < set(setup.few) < set(setup.rows)
     fresh = attention_maps.maps_of(
-        setup.study, model, setup.scenes, few, setup.seed, **setup.settings
+        setup.study, setup.base, setup.scenes, setup.few, setup.seed, **setup.settings
     )
-    assert torch.allclose(setup.maps(model, few), fresh, rtol=1e-3, atol=1e-6 * float(fresh.max()))
-    other = setup.maps(model, few, seed=9)
-    assert not torch.allclose(other, fresh, rtol=1e-2)
+    main = setup.maps(setup.base, setup.rows)
+    monkeypatch.setattr(attribution, "attribute", None)  # whatever is asked for now is there
+    few = setup.maps(setup.base, setup.few)
+    assert torch.allclose(few, fresh, rtol=1e-3, atol=1e-6 * float(fresh.max()))
+    assert torch.equal(setup.maps(setup.base, setup.rows), main)
 
 
-def test_every_network_answers_every_explanation(setup):
-    which = sanity_checks.explanations(["gradient", "grad_cam/similarity_to_nearest"])
-    rows = setup.few(4)
-    found = sanity_checks.method_scores(setup, rows, which)
+def test_another_seed_gives_other_noise(setup):
+    own, other = setup.maps(setup.base, setup.few), setup.maps(setup.base, setup.few, seed=9)
+    assert not torch.allclose(own, other, rtol=1e-2)
+
+
+def test_every_model_answers_every_explanation(setup):
+    found, rows = sanity_checks.method_scores(setup), setup.few
     assert list(found["arm"].unique()) == ["random", "untrained", "base", "bgaugment"]
     assert len(found) == 4 * 3 * len(SCORES) * len(rows)
     one = found[(found["metric"] == "attention_score") & (found["method"] == "gradient")]
-    spread = one.groupby("row")["value"].nunique()
-    assert (spread == 4).all()  # four networks, four answers
-    table = sanity_checks.control_table(sanity_checks.blind_scores(setup, setup.rows), found)
-    assert list(table["control"]) == [*sanity_checks.BLIND, "random_weights"]
-    known = table.set_index("control")
-    assert known.loc["uniform", "value"] == pytest.approx(0) and known.loc["sobel", "n"] == 6
-    own = one[one["arm"] == "random"]
-    smooth = found[(found["arm"] == "random") & (found["method"] == "smoothgrad")]
-    mean = smooth[smooth["metric"] == "attention_score"]["value"].mean()
-    assert known.loc["random_weights", "value"] == pytest.approx(mean) != own["value"].mean()
-    moved = sanity_checks.differences(found).set_index(["arm", "method", "metric"])["value"]
-    base = one[one["arm"] == "base"]["value"].mean()
-    change = moved["base-random", "gradient", "attention_score"]
-    assert change == pytest.approx(base - own["value"].mean())
-    matrix = sanity_figures.matrix(attention_maps.summary(found), table)
-    assert matrix.shape == (3 + len(sanity_checks.BLIND), 4)
-    assert matrix.loc["gradient, black", "random"] == pytest.approx(own["value"].mean())
+    assert (one.groupby("row")["value"].nunique() == 4).all()  # four models, four answers
+    controls = sanity_checks.control_scores(setup)
+    assert len(controls) == 4 * len(setup.rows)
+    assert controls[controls["control"] == "uniform"]["value"].abs().max() < 1e-6
 
 
 def test_the_cascade_starts_at_itself_and_leaves(setup):
-    rows, which = setup.few(4), sanity_checks.explanations(["occlusion"])
-    found = sanity_checks.cascade(setup, rows, which)
-    alike = found[found["metric"] == "rank_correlation"].groupby("share")["value"].mean()
+    found = sanity_checks.cascade(setup)
+    alike = found[found["metric"] == "rank_correlation"]
+    alike = alike[alike["method"] != "grad_cam"].groupby("share")["value"].mean()
     assert alike.iloc[0] == pytest.approx(1) and (alike.iloc[1:] < 0.99).all()
     assert len(alike) == sanity_checks.STEPS + 1
     score = found[(found["metric"] == "attention_score") & (found["share"] == 0)]
-    assert len(score) == len(rows) * len(which)
-    table = sanity_checks.means(found, [*sanity_checks.KEYS, "share", "metric"])
-    assert "SmoothGrad, black" in sanity_figures.cascade_finding(table)
+    assert len(score) == len(setup.fewer) * len(setup.which)
 
 
-def test_copies_grow_in_blocks_and_the_gain_is_paired(setup):
+def test_copies_grow_in_blocks(setup):
     assert list(sanity_checks.copy_blocks([5, 1, 2, 2])) == [(1, 1), (2, 1), (5, 3)]
-    rows = setup.few(4)
-    found = sanity_checks.stability(setup, rows, copies=[1, 3], noise=[0.15, 0.3])
+    found = sanity_checks.stability(setup, copies=[1, 3], noise=[0.15, 0.3])
     part = found[(found["factor"] == "copies") & (found["metric"] == "attention_score")]
-    base, model = part[(part["arm"] == "base") & (part["level"] == 3)], setup.models["base"]
-    blocks = [setup.maps(model, rows, seed=1000, copies=1), setup.maps(model, rows, seed=1001)]
-    masks = attention_maps.pictures(setup.scenes, rows, 32)[1]
-    assert base["value"].to_numpy() == pytest.approx(
-        sanity_checks._score(blocks[0] + blocks[1], masks)
-    )
-    table = sanity_checks.stability_table(found)
-    gain = table[(table["arm"] == "bgaugment-base") & (table["factor"] == "noise")]
-    wide = found[(found["factor"] == "noise") & (found["metric"] == "attention_score")]
-    mean = wide.groupby(["level", "arm"])["value"].mean().unstack()
-    assert gain["value"].to_numpy() == pytest.approx((mean["bgaugment"] - mean["base"]).to_numpy())
+    base = part[(part["arm"] == "base") & (part["level"] == 3)]
+    blocks = [setup.maps(setup.base, setup.fewer, seed=1000 + n, copies=1 + n) for n in (0, 1)]
+    expected = sanity_checks._score(blocks[0] + blocks[1], setup.pictures(setup.fewer)[1])
+    assert base["value"].to_numpy() == pytest.approx(expected)
+    assert set(found["arm"]) == {"base", "bgaugment"} and set(found["factor"]) == {
+        "copies",
+        "noise",
+    }
 
 
-def test_faithfulness_is_paired_with_both_random_orders(setup):
-    rows = setup.few(4)
-    found = sanity_checks.faithfulness(setup, rows, sanity_checks.explanations([]))
-    maps = ["smoothgrad/distance_to_black", *sanity_checks.BLIND[1:], *sanity_checks.ORDERS]
-    assert list(found["map"].unique()) == maps
-    assert found["value"].between(-1, 1.001).all()
-    table = sanity_checks.faithfulness_table(found).set_index(["arm", "map", "metric"])["value"]
-    for order in sanity_checks.ORDERS:
-        difference = table["base", "sobel", "deletion_area"] - table["base", order, "deletion_area"]
-        assert table["base", "sobel", f"deletion_area_minus_{order}"] == pytest.approx(difference)
+def test_faithfulness_asks_every_arm_about_every_map(setup):
+    found = sanity_checks.faithfulness(setup)
+    blind = ["centred_gaussian", "sobel", "true_mask", *sanity_checks.ORDERS]
+    assert list(found["map"].unique()) == [*map(str, setup.which), *blind]
+    assert found["value"].between(-1, 1.001).all() and set(found["arm"]) == {"base", "bgaugment"}
 
 
 # ------------------------------------------------------------------------------------- small parts
@@ -306,107 +254,19 @@ def test_insertion_knows_which_random_order_is_worse_than_the_truth():
     left = torch.zeros(3, HEIGHT, WIDTH)
     left[..., : WIDTH // 2] = 1
     chance = torch.rand(3, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(2))
-    good, poor = (controls.deletion_insertion(embed, images, maps) for maps in (left, chance))
+    orders = {"left": left, "chance": chance}
+    good, poor = controls.deletion_insertion(embed, images, orders).values()
     assert (good.insertion_area > poor.insertion_area).all()
 
 
-@pytest.mark.parametrize(
-    "low, high, expected",
-    [
-        ([-1, -1, 1, 2], [1, 1, 2, 3], "sure with 5 or more"),
-        ([1, -1, 1, 2], [2, 1, 2, 3], "sure with 5 or more"),  # sure by accident at one copy
-        ([-2, -2, -2, -2], [-1, -1, -1, -1], "sure with 1 or more"),
-        ([1, 1, 1, -1], [2, 2, 2, 1], "no number of copies"),
-    ],
-)
-def test_enough_copies_are_those_after_which_the_gain_stays_sure(low, high, expected):
-    gain = pd.DataFrame({"level": [1, 2, 5, 10], "low": low, "high": high})
-    assert expected in sanity_figures._enough(gain)
-
-
-# ---------------------------------------------------------------------------------------- the link
-
-
-def queries() -> pd.DataFrame:
-    """Two models, six images: a higher score, a smaller loss; base loses more."""
-    rows = []
-    for arm, image in itertools.product(("base", "bgaugment"), range(6)):
-        for condition, draw in (("clean", 0), ("random_background", 0), ("random_background", 1)):
-            fall = (0.3 - 0.04 * image) * (1 if arm == "base" else 0.5) + 0.01 * (2 * draw - 1)
-            value = 0.8 - (fall if condition != "clean" else 0)
-            key = {"loss": "triplet", "arm": arm, "seed": 0, "condition": condition, "draw": draw}
-            rows.append({**key, "sides": "both", "row": image, "label": image, "map_at_r": value})
-    table = pd.DataFrame(rows)
-    return table.assign(r_precision=table["map_at_r"], p_at_1=1.0)
-
-
-def scores(values: dict[str, list[float]]) -> pd.DataFrame:
-    parts = [
-        pd.DataFrame({"row": range(6), "label": range(6), "value": v}).assign(
-            loss="triplet", arm=arm, seed=0, metric="attention_score", defined=True
-        )
-        for arm, v in values.items()
-    ]
-    return pd.concat(parts, ignore_index=True)
-
-
-def test_the_link_finds_a_perfect_order_and_its_opposite():
-    rising = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
-    changes = {"map_at_r_change": score_vs_drop.precision_changes(queries())}
-    value = changes["map_at_r_change"].set_index(["arm", "row"])["value"]
-    assert value["base", 5] == pytest.approx(-0.1)  # the mean over both draws
-    pairs = score_vs_drop.joined(scores({"base": rising, "bgaugment": rising[::-1]}), changes)
-    found = score_vs_drop.over_images(pairs).set_index("arm")["value"]
-    assert found["base"] == pytest.approx(1) and found["bgaugment"] == pytest.approx(-1)
-    table = pd.concat([score_vs_drop.over_images(pairs), score_vs_drop.over_models(pairs)])
-    words = score_vs_drop.verdict(table)  # with six images the interval of a perfect order is known
-    assert "does not tell which images" in words and "(surely for 1 of 2 models)" in words
-    assert "2 models are too few" in words and "0 of 2" in words
-    sure = table.assign(low=table["low"].where(table["low"].isna(), 0.1))
-    assert "score tells which images" in score_vs_drop.verdict(sure)
-    gains = score_vs_drop.over_gains(
-        pairs
-    )  # the score's gain falls with the image, so does the outcome's
-    assert gains["value"].item() == pytest.approx(1) and gains["n"].item() == 6
-
-
-def test_undefined_scores_and_the_untrained_trunk_stay_out_of_the_models():
-    table = scores({"base": [0.1] * 6, "bgaugment": [0.3] * 6, "untrained": [9.0] * 6})
-    table.loc[0, ["defined", "value"]] = [False, 99.0]
-    change = score_vs_drop.precision_changes(queries())
-    more = change[change["arm"] == "base"].assign(arm="untrained")
-    pairs = score_vs_drop.joined(table, {"map_at_r_change": pd.concat([change, more])})
-    means = score_vs_drop.model_means(pairs).set_index("arm")["score"]
-    assert means.to_dict() == pytest.approx({"base": 0.1, "bgaugment": 0.3})
-    over = score_vs_drop.over_models(pairs).set_index("arm")
-    assert over.loc["both", "n"] == 2 and np.isnan(over.loc["both", "low"])
-
-
-def test_the_interval_of_few_models_covers_and_is_never_certain():
-    low, high, _ = score_vs_drop.interval_of_few(1.0, 5)
-    assert 0 < low < 0.5 and high < 1
-    assert np.isnan(score_vs_drop.interval_of_few(0.5, 4)[0])
-    rng, truth, inside = np.random.default_rng(0), 0.5, 0
-    target = 6 / np.pi * np.arcsin(truth / 2)  # Spearman's value of a normal pair
-    for _ in range(400):
-        x, y = rng.multivariate_normal([0, 0], [[1, truth], [truth, 1]], 10).T
-        low, high, _ = score_vs_drop.interval_of_few(spearmanr(x, y).statistic, 10)
-        inside += low <= target <= high
-    assert inside / 400 > 0.92
-
-
 def test_how_much_of_an_embedding_is_kept_is_a_cosine_over_the_draws(setup):
-    model, rows = setup.models["base"], setup.rows
-    table = score_vs_drop.similarity_kept(setup.study, setup.scenes, rows, 0)
-    found = table[table["arm"] == "base"].set_index("row")["value"]
+    model, rows = setup.base, setup.rows
+    found = measure.similarity_kept(setup, model).set_index("row")["value"]
     embed = partial(embedding.embed, model.load(), setup.scenes, rows, seed=0, size=32)
     clean = embed("clean", draw=0, precision="f32")
-    moved = [
-        embed("random_background", draw=d, precision="f32") for d in range(score_vs_drop.DRAWS)
-    ]
+    moved = [embed("random_background", draw=d, precision="f32") for d in range(measure.DRAWS)]
     slow = [np.mean([float(a @ m[i]) for m in moved]) for i, a in enumerate(clean)]
-    assert found.to_numpy() == pytest.approx(slow, abs=1e-5)
-    assert (normalize(clean) - clean).abs().max() < 1e-5 and (found < 1).all()
+    assert found.to_numpy() == pytest.approx(slow, abs=1e-5) and (found < 1).all()
 
 
 def test_tables_do_not_depend_on_the_number_of_threads(setup, monkeypatch):
@@ -419,29 +279,7 @@ def test_tables_do_not_depend_on_the_number_of_threads(setup, monkeypatch):
     monkeypatch.setattr(attribution, "attribute", spy)
     for threads in (1, 3):
         torch.set_num_threads(threads)
-        setup.maps(setup.models["base"], setup.rows[:2], seed=threads)
+        setup.maps(setup.base, setup.fewer, seed=threads)
         assert torch.get_num_threads() == threads
     torch.set_num_threads(before)
     assert seen == [2, 2]
-
-
-def test_the_arms_stand_beside_the_controls_with_their_intervals() -> None:
-    rows = [("base", 0.1, 0.0, 0.2), ("base", 0.3, 0.2, 0.6), ("bgaugment", 0.5, 0.4, 0.7)]
-    table = pd.DataFrame(rows, columns=["arm", "value", "low", "high"]).assign(n=9)
-    table = pd.concat(
-        [table.assign(metric="attention_score"), table.assign(metric="other", value=9.0)]
-    )
-    models = attention_figures.by_arm(table)
-    assert models.loc["base"].to_list() == pytest.approx([0.2, 0.1, 0.4, 9])
-    blind = [("uniform", 0.0, np.nan), ("centred_gaussian", 0.4, 0.1), ("sobel", 0.1, 0.1)]
-    blind += [("random_weights", 0.05, 0.01)]
-    scores = pd.DataFrame(blind, columns=["control", "value", "half"]).assign(n=4)
-    scores = scores.assign(low=scores["value"] - scores["half"])
-    scores = scores.assign(high=scores["value"] + scores["half"])
-    told = attention_figures.control_finding(models, scores)
-    assert told.startswith("Attention score: base 0.20, BGAugment 0.50; a centred Gaussian map")
-    axis = attention_figures.control_figure(models, scores, told).axes[0]
-    names = [label.get_text() for label in axis.get_yticklabels()]
-    assert names[:3] == ["base (n = 9)", "BGAugment (n = 9)", "random weights (n = 4)"]
-    bars = axis.collections[0].get_segments()
-    assert bars[0].tolist() == [[pytest.approx(0.1), 0], [pytest.approx(0.4), 0]]
