@@ -1,7 +1,7 @@
 # Every verb sets the environment up first where it has to. More words for the tool behind a verb
 # go into ARGS (make test ARGS="-m 'not slow'"); PYTHON names the interpreter to build .venv with.
 .DEFAULT_GOAL := help
-.PHONY: help setup repro dial test test-faults verify lab report lock clean lint
+.PHONY: help setup repro dial stale test test-faults verify lab report lock clean lint
 
 PYTHON ?=
 ARGS ?=
@@ -35,6 +35,9 @@ test-faults: $(STAMP) ## make every fault on purpose; writes docs/reliability.md
 
 verify: $(STAMP) ## run the demo twice from nothing and compare every table and weight (20 minutes)
 	@$(ENV) python -m lib.run.verify_runs $(ARGS)
+
+stale: $(STAMP) ## say which committed studies are older than their code, parameters or data
+	@$(ENV) python -m lib.report.stale
 
 lab: $(STAMP) ## open the notebooks in JupyterLab
 	@$(ENV) jupyter lab --notebook-dir=notebooks $(ARGS)

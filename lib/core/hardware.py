@@ -1,19 +1,36 @@
-"""The machine: device, threads, and which precision the processor multiplies."""
+"""The machine: workers, device, threads, and which precision the processor multiplies.
 
+torch is imported by the functions that need it: steps without it start seconds sooner.
+"""
+
+from __future__ import annotations
+
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-
-import torch
+from typing import TYPE_CHECKING
 
 from lib.core.progress import say
 
+if TYPE_CHECKING:
+    import torch
+
 THREADS = 2  # what the smallest machine has; more would change the last digits of the tables
+
+
+def workers() -> int:
+    """Cores that this process may use: a scheduler often gives fewer than the machine has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 @contextmanager
 def fixed_threads() -> Iterator[None]:
     """Let torch use THREADS threads on the CPU, however many it was given."""
+    import torch
+
     before = torch.get_num_threads()
     torch.set_num_threads(THREADS)
     try:
@@ -25,6 +42,8 @@ def fixed_threads() -> Iterator[None]:
 @cache
 def cpu_has_bf16() -> bool:
     """Whether this processor multiplies bf16 (AVX-512 BF16, AMX, or ARM's): most do not."""
+    import torch
+
     found = getattr(torch.cpu, "get_capabilities", dict)()
     return any(has for name, has in found.items() if "bf16" in name)
 
@@ -43,9 +62,13 @@ def used(asked: str, kind: str) -> str:
 
 def autocast(where: torch.device, asked: str) -> torch.autocast:
     """The context in which a network runs on `where` in the precision that was asked for."""
+    import torch
+
     return torch.autocast(where.type, torch.bfloat16, enabled=used(asked, where.type) == "bf16")
 
 
 def device() -> torch.device:
     """The GPU if there is one, else the CPU."""
+    import torch
+
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")

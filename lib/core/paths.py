@@ -10,6 +10,7 @@ REPORTS = ROOT / "reports"
 PARAMS = ROOT / "params.yaml"
 RAW = ROOT / "data" / "raw"
 WEIGHTS = ROOT / "data" / "weights"
+TEMPLATES = ROOT / "data" / "weights" / "openvino"  # graphs of trunks, without weights
 FACTS = ROOT / "data" / "facts"
 
 

@@ -9,9 +9,7 @@ from lib.data.download import Archive, download
 from lib.data.mirror import extract, mirror
 
 COMMIT = "629df667cb77638ccb1eb9feda52700f53ad2c3c"
-ARCHIVE = Archive(
-    f"https://github.com/LSX-UniWue/background-bias-in-dml/archive/{COMMIT}.zip", md5=None
-)
+ARCHIVE = Archive(f"https://github.com/LSX-UniWue/background-bias-in-dml/archive/{COMMIT}.zip")
 ROOT = f"background-bias-in-dml-{COMMIT}"
 BACKGROUNDS = {"train": "val", "test": "test"}  # our pool: their folder
 
@@ -40,7 +38,7 @@ def hand_masks(dataset: str) -> list[Path]:
 
 
 def _repository() -> Path:
-    """Their repository's photographs and masks, downloaded once at a fixed commit.
+    """Their repository, downloaded once at a fixed commit; none of its code is run.
 
     No checksum of the archive is published. The commit names the content; GitHub writes it into
     the archive's comment, which is compared.
@@ -52,5 +50,5 @@ def _repository() -> Path:
             comment = members.comment.decode()
         if comment != COMMIT:
             raise StudyError(f"{archive} is commit {comment!r}, expected {COMMIT}. Delete it.")
-        extract(archive, target, lambda name: "unsplash_backgrounds" in name or "gt_masks" in name)
+        extract(archive, target)
     return target / ROOT

@@ -1,35 +1,51 @@
 """Three disjoint pools of background photographs: for training, validation and the test."""
 
 from pathlib import Path
+
 import numpy as np
 import pandas as pd
 
 from lib.core import paths
+from lib.core.code import fingerprint
 from lib.core.errors import StudyError
-from lib.core.files import key_of
+from lib.core.files import key_of, write_json
 from lib.data import authors_repository
-from lib.data.drawn.dataset import render_backgrounds
-from lib.data.readers import SPLITS as POOLS, pictures
-from lib.data.store import Store, decode_all, write_store
+from lib.data.readers import SPLITS as POOLS
+from lib.data.readers import pictures
+from lib.data.store import Store, decode_all, finished, sizes_of, write_store
 
-def pools(source: str, count: int, seed: int, side: int) -> dict[str, list[Path]]:
+Pools = dict[str, list[Path]]
+
+
+def pools(source: str, count: int, seed: int, side: int) -> Pools:
     """Files of each pool; no photograph is in two pools.
 
     Args:
         source: `unsplash`: the paper's 200 photographs (see `paper`). `rendered`: drawn by
-            lib.data.drawn.objects. Anything else: a folder, either with train/, validation/ and test/, or of
-            pictures that the seed deals out to the three pools in equal parts.
-        count: pictures a pool, for `rendered`.
-        side: their short side in pixels, for `rendered`.
+            lib.data.drawn. Anything else: a folder, either with train/, validation/ and test/, or
+            of photographs that the seed deals out to the three pools in equal parts.
+        count: photographs in each pool, whatever the source: the first ones by name, all of a
+            pool that has fewer; 0: all there are.
+        side: short side in pixels, for `rendered`.
+
+    Raises:
+        StudyError: no pool has as many as `count`, or `rendered` is asked for 0.
     """
     if source == "rendered":
-        return {pool: _rendered(pool, count, seed, side) for pool in POOLS}
-    if source == "unsplash":
-        return paper()
-    return own(paths.ROOT / Path(source).expanduser(), seed)
+        if count < 1:
+            raise StudyError(f"background_count is {count}; rendered pools have 1 or more each.")
+        return {pool: _rendered(number, count, seed, side) for number, pool in enumerate(POOLS)}
+    found = paper() if source == "unsplash" else own(paths.ROOT / Path(source).expanduser(), seed)
+    most = max(map(len, found.values()))
+    if not 0 <= count <= most:
+        raise StudyError(
+            f"background_count is {count}, and the largest of the three pools of {source} has "
+            f"{most} photographs. Give a number from 1 to {most}, or 0 for all."
+        )
+    return {pool: files[: count or None] for pool, files in found.items()}
 
 
-def paper() -> dict[str, list[Path]]:
+def paper() -> Pools:
     """The paper's photographs. It trains and validates on one half and tests on the other; here
     every fifth of the first half is kept for validation only.
     """
@@ -43,12 +59,11 @@ def paper() -> dict[str, list[Path]]:
             "backgrounds/test, or set DATA_MIRROR, or use backgrounds: rendered."
         ) from refused
     half = pictures(folders["train"])
-    kept = half[4::5]
-    train = [file for file in half if file not in kept]
-    return {"train": train, "validation": kept, "test": pictures(folders["test"])}
+    train = [file for place, file in enumerate(half) if place % 5 != 4]
+    return {"train": train, "validation": half[4::5], "test": pictures(folders["test"])}
 
 
-def own(folder: Path, seed: int) -> dict[str, list[Path]]:
+def own(folder: Path, seed: int) -> Pools:
     """Photographs of one's own, in three folders or dealt out by the seed."""
     found = {pool: pictures(folder / pool) for pool in POOLS}
     if not any(found.values()):
@@ -59,26 +74,37 @@ def own(folder: Path, seed: int) -> dict[str, list[Path]]:
     if empty:
         raise StudyError(
             f"no background photographs in {folder} for {', '.join(empty)}. Put at least three "
-            "pictures there, or some into each of train/, validation/ and test/."
+            "there, or some into each of train/, validation/ and test/."
         )
     return found
 
 
-def _rendered(pool: str, count: int, seed: int, side: int) -> list[Path]:
+def _rendered(pool: int, count: int, seed: int, side: int) -> list[Path]:
     from lib.data.drawn.dataset import render_backgrounds
 
-    number = seed * len(POOLS) + POOLS.index(pool)
-    folder = paths.RAW / f"backgrounds-{key_of(seed=number, count=count, side=side)}"
+    asked = {"seed": seed * len(POOLS) + pool, "count": count, "side": side}
+    folder = paths.RAW / f"backgrounds-{key_of(**asked)}"
     if not folder.exists():
-        render_backgrounds(folder, seed=number, count=count, side=side)
+        render_backgrounds(folder, **asked)
     return pictures(folder)
 
 
-def prepare_backgrounds(study: str, source: str, count: int, seed: int, side: int) -> Store:
-    """Decode the three pools of backgrounds into one store; `split` names the pool."""
+def prepare_backgrounds(
+    study: str, source: str, count: int, seed: int, side: int, afresh: bool = False
+) -> Store:
+    """Decode the three pools (see `pools`) into one store; the column `split` names the pool.
+
+    Finished work is returned at once if it was made by the same request from files of the same
+    names and sizes, unless `afresh`.
+    """
     found = pools(source, count, seed, side)
     rows = [(file.name, pool) for pool, files in found.items() for file in files]
-    index = pd.DataFrame(rows, columns=["path", "split"]).assign(label=0)
     files = [file for pool in found.values() for file in pool]
     target = paths.StudyPaths(study).prepared / "backgrounds"
-    return write_store(target, index, decode_all(files, side, f"{study}: backgrounds"))
+    request = key_of(code=fingerprint("data"), side=side, files=rows, sizes=sizes_of(files))
+    if not afresh and (store := finished(target / "request.json", request, target)):
+        return store
+    index = pd.DataFrame(rows, columns=["path", "split"]).assign(label=0)
+    store = write_store(target, index, decode_all(files, side, f"{study}: backgrounds"))
+    write_json(target / "request.json", {"request": request, "store": store.fingerprint})
+    return store

@@ -1,7 +1,7 @@
 """The data sets: one table. Adding one is adding an entry to DATASETS (docs/add-a-data-set.md).
 
-A data set is a folder in a known layout and a reader (lib.data.readers) that turns it into a table of
-path, label (0-based) and class name; the class-disjoint split follows from the label.
+A data set is a folder in a known layout and a reader (lib.data.readers) that turns it into a table
+of path, label (0-based) and class name; the class-disjoint split follows from the label.
 """
 
 import os
@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
 import pandas as pd
 
 from lib.core import paths
@@ -16,7 +17,6 @@ from lib.core.errors import StudyError
 from lib.core.files import key_of
 from lib.data import readers
 from lib.data.download import Archive, Drive, Kaggle
-from lib.data.drawn.dataset import render_dataset
 from lib.data.mirror import bring, mirror
 from lib.data.readers import SPLITS
 
@@ -46,6 +46,11 @@ class Dataset:
     boxes: Reader | None = None
     truth: Archive | None = None
     own: bool = False
+
+    @property
+    def published(self) -> bool:
+        """Whether it is somebody's published photographs: neither drawn here nor one's own."""
+        return self.make is None and not self.own
 
     @property
     def split_rule(self) -> str:

@@ -1,38 +1,46 @@
-"""01_data: from a data set's folder to the study's store of images."""
+"""From a data set's folder to the study's store of images (page 01)."""
 
 import hashlib
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
 import numpy as np
 import pandas as pd
 
 from lib.core import paths
+from lib.core.code import fingerprint
 from lib.core.errors import StudyError
-from lib.core.files import read_json, space_left, write_json, write_table
+from lib.core.files import digest, key_of, read_json, space_left, write_json, write_table
 from lib.data import datasets
-from lib.data.checks import AHEAD, find_faults, look_at_all, refuse_broken
-from lib.data.store import Store, write_store
+from lib.data.backgrounds import prepare_backgrounds
+from lib.data.checks import find_faults, look, refuse_broken
+from lib.data.store import AHEAD, Store, finished, in_order, sizes_of, write_store
 
 CHANNELS, USUAL = 3, 4 / 3  # of a photograph: channels, long side by short side
+COLUMNS = ["path", "label", "class_name", "split"]
 
 
-def choose(table: pd.DataFrame, classes: dict[str, int], per_class: int) -> pd.DataFrame:
-    """Keep the first `classes[split]` classes a split and `per_class` images each (0: all)."""
-    for split, count in classes.items():
-        kept = sorted(table.loc[table["split"] == split, "label"].unique())[:count]
-        table = table[(table["split"] != split) | table["label"].isin(kept)]
-    if per_class:
-        table = table.groupby("label", sort=False).head(per_class)
-    return table.reset_index(drop=True)
+def measure(
+    study: str,
+    dataset: str,
+    side: int,
+    backgrounds: str,
+    background_count: int,
+    options: dict[str, Any],
+    allow_broken: bool = False,
+) -> None:
+    """The measuring step of page 01: images and backgrounds of a study, always made afresh."""
+    prepare_images(study, dataset, side, options, allow_broken, afresh=True)
+    prepare_backgrounds(study, backgrounds, background_count, seed=0, side=side, afresh=True)
 
 
 def check_index(table: pd.DataFrame) -> None:
     """Refuse a table that a class-disjoint retrieval study cannot use."""
-    if table[["path", "label", "class_name", "split"]].isna().any(axis=None):
-        row = table[table[["path", "label", "class_name", "split"]].isna().any(axis=1)].iloc[0]
-        raise StudyError(f"{row['path']} has no label, class or split in the data set's index.")
+    blank = table[COLUMNS].isna().any(axis=1)
+    if blank.any():
+        name = table.loc[blank, "path"].iloc[0]
+        raise StudyError(f"{name} has no label, class or split in the data set's index.")
     twice = table.loc[table["path"].duplicated(), "path"].tolist()
     if twice:
         raise StudyError(f"{twice[0]} is listed twice ({len(twice)} such). Keep one line of each.")
@@ -58,18 +66,16 @@ def copy_note(sides: pd.Series, official: bool) -> str:
     them.
 
     Args:
-        sides: (N,) short side of every picture in pixels.
+        sides: (N,) short side of every image in pixels.
         official: the data set is published photographs.
     """
-    if not official or sides.empty:
-        return ""
-    side, count = Counter(sides).most_common(1)[0]
-    if count < 0.8 * len(sides):
+    counts = sides.value_counts()
+    if not official or counts.empty or counts.iloc[0] < 0.8 * len(sides):
         return ""
     return (
-        f"{count:,} of {len(sides):,} pictures read have a short side of exactly {side} pixels: "
-        "this is a shrunken, re-encoded copy, not the official files, and numbers on it are not "
-        "numbers on those."
+        f"{counts.iloc[0]:,} of {len(sides):,} images read have a short side of exactly "
+        f"{counts.index[0]} pixels: this is a shrunken, re-encoded copy, not the official files, "
+        "and numbers on it are not numbers on those."
     )
 
 
@@ -79,71 +85,104 @@ def prepare_images(
     side: int,
     options: dict[str, Any] | None = None,
     allow_broken: bool = False,
+    afresh: bool = False,
 ) -> Store:
-    """Open every picture of a data set once: check it, shrink it, put it into the study's store.
+    """Open every image of a data set once: check it, shrink it, put it into the study's store.
+
+    Finished work is returned at once if it was made by the same request from files of the same
+    names and sizes.
 
     Args:
         study: name of the study.
         dataset: key of lib.data.datasets.DATASETS.
         side: short side of the stored images in pixels.
-        options: for an embedded data set, how it is made; for one's own folder, where it is. With
-            `subset: {classes: {split: count}, per_class: count}` only the first classes of a
-            split and images of a class are taken.
-        allow_broken: leave pictures out that cannot be decoded, instead of stopping.
+        options: for an embedded data set, how it is made; for one's own folder, where it is.
+        allow_broken: leave images out that cannot be decoded, instead of stopping.
+        afresh: do the work even where it is finished.
     """
     if side < 1:
         raise StudyError(f"side is {side}; wanted: the short side in pixels, 1 or more.")
     options = dict(options or {})
-    subset = options.pop("subset", {})
     folder, place = datasets.locate(dataset, options)
     table = datasets.read(dataset, folder, options)
-    if subset:
-        table = choose(table, subset.get("classes", {}), subset.get("per_class", 0))
     check_index(table)
-    home, seen = paths.StudyPaths(study).prepared, []
-    space_left(home / "images" / "pixels.u8", CHANNELS * USUAL * side**2 * len(table))
-
-    def pixels() -> Iterator[np.ndarray | None]:
-        files = [folder / path for path in table["path"]]
-        for facts, picture in look_at_all(files, side, f"{study}: decoding (chunks of {AHEAD})"):
-            seen.append(facts)
-            yield picture
-        table["sha256"] = [facts["sha256"] for facts in seen]
-        found = find_faults(_joined(table, seen), side)
-        write_table(home / "faults.csv", found)
-        if not allow_broken:
-            refuse_broken(found, folder)
-
-    store = write_store(home / "images", table, pixels())
-    check_index(store.index)
-    entry, files = datasets.get(dataset), _joined(table, seen)
-    write_table(home / "files.csv", files)
-    sides = files.loc[files["error"] == "", ["height", "width"]].min(axis=1)
-    own = entry.make is not None or entry.own
+    home, files = paths.StudyPaths(study).prepared, [folder / path for path in table["path"]]
+    asked = {"dataset": dataset, "side": side, "options": options, "place": place}
+    request = key_of(
+        **asked, code=fingerprint("data"), allow_broken=allow_broken,
+        table=table.to_csv(index=False), sizes=sizes_of(files),
+    )  # fmt: skip
+    if not afresh and (store := finished(home / "data.json", request, home / "images")):
+        return store
+    store, seen = _fill(home, table, files, side, None if allow_broken else folder)
+    entry = datasets.get(dataset)
     facts = {
-        "dataset": dataset, "side": side, "options": options, "place": place,
-        "note": copy_note(sides, official=not own), "seen": len(files), "expected": entry.expected,
-        "files": hashlib.sha256("".join(files["sha256"]).encode()).hexdigest(),
+        "note": copy_note(seen.loc[seen["error"] == "", ["height", "width"]].min(axis=1),
+                          official=entry.published),
+        "seen": len(seen), "expected": entry.expected,
+        "files": hashlib.sha256("".join(seen["sha256"]).encode()).hexdigest(),
+        "request": request, "store": store.fingerprint,
     }  # fmt: skip
-    write_json(home / "data.json", facts)
+    write_json(home / "data.json", asked | facts)
     return store
 
 
-def _joined(table: pd.DataFrame, seen: list[dict[str, Any]]) -> pd.DataFrame:
-    facts = pd.DataFrame(seen).drop(columns="sha256")
-    return pd.concat([table.reset_index(drop=True), facts], axis=1)
+def _fill(
+    home: Path, table: pd.DataFrame, files: list[Path], side: int, strict: Path | None
+) -> tuple[Store, pd.DataFrame]:
+    """Write images, files.csv and faults.csv; broken files of the folder `strict` stop it."""
+    space_left(home / "images" / "pixels.u8", CHANNELS * USUAL * side**2 * len(table))
+    facts: list[dict[str, Any]] = []
+
+    def pixels() -> Iterator[np.ndarray | None]:
+        title = f"{home.name}: decoding (chunks of {AHEAD})"
+        for fact, image in in_order(lambda file: look(file, side), files, title):
+            facts.append(fact)
+            yield image
+        table["sha256"] = [fact.pop("sha256") for fact in facts]
+        seen = pd.concat([table, pd.DataFrame(facts)], axis=1)
+        write_table(home / "files.csv", seen)
+        write_table(home / "faults.csv", faults := find_faults(seen))
+        if strict:
+            refuse_broken(faults, strict)
+
+    store = write_store(home / "images", table, pixels())
+    check_index(store.index)
+    return store, pd.concat([table, pd.DataFrame(facts)], axis=1)
 
 
 def about(study: str) -> dict[str, Any]:
-    """What 01_data prepared for a study: dataset, side, options, a note on this copy of it."""
+    """What was prepared for a study: dataset, side, options, a note on this copy of it."""
     file = paths.StudyPaths(study).prepared / "data.json"
     if not file.exists():
         raise StudyError(f"{file} does not exist. Run 01_data for study {study} first.")
     return read_json(file)
 
 
-def source_files(study: str) -> list[Path]:
-    """The original file of every row of the study's store (the masks are made from these)."""
-    home, facts = paths.StudyPaths(study).prepared, about(study)
+def original_files(study: str) -> list[Path]:
+    """Where the original of every row of the study's store lies, read or not."""
+    facts = about(study)
     folder, _ = datasets.locate(facts["dataset"], facts["options"])
-    return [folder / path for path in Store.open(home / "images").index["path"]]
+    index = Store.open(paths.StudyPaths(study).prepared / "images").index
+    return [folder / path for path in index["path"]]
+
+
+def source_files(study: str) -> list[Path]:
+    """`original_files`, each checked: masks must be made of the images that were stored.
+
+    Raises:
+        StudyError: names a file that is gone, or whose sha256 is not the one in the store's index.
+    """
+    index = Store.open(paths.StudyPaths(study).prepared / "images").index
+    files = original_files(study)
+    gone = next((file for file in files if not file.exists()), None)
+    if gone:
+        raise StudyError(f"{gone} is gone since 01_data. Put it back, or run 01_data again.")
+    found = in_order(digest, files, f"{study}: checking (chunks of {AHEAD})")
+    for file, seen, expected in zip(files, found, index["sha256"], strict=True):
+        if seen != expected:
+            raise StudyError(
+                f"{file} is not the file that 01_data stored (another sha256): it was changed, or "
+                "swapped with another. Put it back, or run 01_data again."
+            )
+    return files

@@ -6,6 +6,7 @@ and split where the layout names one.
 
 from pathlib import Path
 from typing import Any
+
 import numpy as np
 import pandas as pd
 
@@ -34,84 +35,81 @@ def _table(file: Path, columns: list[str] | None = None) -> pd.DataFrame:
     return pd.read_csv(file, sep=" ", **names)
 
 
+def _cub_home(root: Path) -> tuple[Path, str]:
+    """The folder of CUB's lists, and what stands before the paths in them."""
+    home = root / "CUB_200_2011" if (root / "CUB_200_2011").is_dir() else root
+    return home, (home / "images").relative_to(root).as_posix() + "/"
+
+
 def cub(root: Path) -> pd.DataFrame:
     """CUB-200-2011 in its official layout (labels there start at 1)."""
-    base = root / "CUB_200_2011" if (root / "CUB_200_2011").is_dir() else root
-    images = _table(base / "images.txt", ["id", "path"])
-    labels = _table(base / "image_class_labels.txt", ["id", "label"])
-    classes = _table(base / "classes.txt", ["label", "class_name"])
+    home, prefix = _cub_home(root)
+    images = _table(home / "images.txt", ["id", "path"])
+    labels = _table(home / "image_class_labels.txt", ["id", "label"])
     for part, file in ((images, "images.txt"), (labels, "image_class_labels.txt")):
         twice = part.loc[part["id"].duplicated(), "id"].tolist()
         if twice:
-            raise StudyError(f"{base / file} lists image {twice[0]} twice. Get the file again.")
-    table = images.merge(labels, on="id", how="outer", indicator="in_both")
-    lone = table[table["in_both"] != "both"]
-    if len(lone):
+            raise StudyError(f"{home / file} lists image {twice[0]} twice. Get the file again.")
+    lone = sorted(set(images["id"]) ^ set(labels["id"]))
+    if lone:
         raise StudyError(
-            f"image {lone['id'].iloc[0]} is in only one of images.txt and image_class_labels.txt "
-            f"of {base} ({len(lone)} such). Get the files again."
+            f"image {lone[0]} is in only one of images.txt and image_class_labels.txt of {home} "
+            f"({len(lone)} such). Get the files again."
         )
-    table = table.merge(classes, on="label", how="left").sort_values("id", ignore_index=True)
-    table["label"] = table["label"].astype(int) - 1
-    prefix = (base / "images").relative_to(root).as_posix()
-    table["path"] = prefix + "/" + table["path"]
+    names = _table(home / "classes.txt", ["label", "class_name"])
+    table = images.merge(labels, on="id").merge(names, on="label", how="left")
+    table = table.sort_values("id", ignore_index=True)
+    table = table.assign(path=prefix + table["path"], label=table["label"] - 1)
     return table[["path", "label", "class_name"]]
 
 
 def cub_boxes(root: Path) -> pd.DataFrame:
-    """CUB's bounding boxes: path, left, top, right, bottom in pixels of the official pictures."""
-    base = root / "CUB_200_2011" if (root / "CUB_200_2011").is_dir() else root
-    images = _table(base / "images.txt", ["id", "path"])
-    boxes = _table(base / "bounding_boxes.txt", ["id", "left", "top", "width", "height"])
-    table = images.merge(boxes, on="id")
-    table["path"] = (base / "images").relative_to(root).as_posix() + "/" + table["path"]
+    """CUB's bounding boxes: path, left, top, right, bottom in pixels of the official images."""
+    home, prefix = _cub_home(root)
+    boxes = _table(home / "bounding_boxes.txt", ["id", "left", "top", "width", "height"])
+    table = _table(home / "images.txt", ["id", "path"]).merge(boxes, on="id")
+    table["path"] = prefix + table["path"]
     table["right"] = table["left"] + table["width"]
     table["bottom"] = table["top"] + table["height"]
     return table[["path", "left", "top", "right", "bottom"]]
 
 
-def _cars_rows(file: Path, folder: str) -> list[tuple[str, Any]]:
+def _mat(file: Path, field: str) -> np.ndarray:
     from scipy.io import loadmat
 
-    rows = loadmat(file, squeeze_me=True)["annotations"]
-    key = "fname" if "fname" in rows.dtype.names else "relative_im_path"
-    return [(f"{folder}{Path(str(row[key])).name}", row) for row in rows]
+    return loadmat(file, squeeze_me=True)[field]
 
 
-def _cars_names(file: Path) -> list[str]:
-    from scipy.io import loadmat
-
-    return [str(name) for name in loadmat(file, squeeze_me=True)["class_names"]]
-
-
-def _cars_files(root: Path) -> list[tuple[Path, str]]:
-    """Annotation files with the folder of their pictures, for either layout with .mat files."""
+def _cars_rows(root: Path) -> list[tuple[str, Any]]:
+    """Path and annotation of every image, for either layout with .mat files."""
     if (root / "cars_annos.mat").exists():
-        return [(root / "cars_annos.mat", "car_ims/")]
-    found = [(root / "devkit" / "cars_train_annos.mat", "cars_train/")]
-    for labels in ("devkit/cars_test_annos_withlabels.mat", "cars_test_annos_withlabels.mat"):
-        if (root / labels).exists():
-            return [*found, (root / labels, "cars_test/")]
-    return found
+        found = [("cars_annos.mat", "car_ims/", "relative_im_path")]
+    else:
+        names = ("devkit/cars_test_annos_withlabels.mat", "cars_test_annos_withlabels.mat")
+        found = [("devkit/cars_train_annos.mat", "cars_train/", "fname")]
+        found += [(name, "cars_test/", "fname") for name in names if (root / name).exists()][:1]
+    return [
+        (folder + Path(str(row[key])).name, row)
+        for file, folder, key in found
+        for row in _mat(root / file, "annotations")
+    ]
 
 
 def cars_mat(root: Path) -> pd.DataFrame:
     """Cars196 with .mat files: car_ims + cars_annos.mat, or cars_train (+ cars_test) + devkit."""
     flat = root / "cars_annos.mat"
-    names = _cars_names(flat if flat.exists() else root / "devkit" / "cars_meta.mat")
-    rows = [pair for file, folder in _cars_files(root) for pair in _cars_rows(file, folder)]
-    labels = [int(row["class"]) - 1 for _, row in rows]
-    paths = [path for path, _ in rows]
-    return pd.DataFrame(
-        {"path": paths, "label": labels, "class_name": [names[label] for label in labels]}
+    names = _mat(flat if flat.exists() else root / "devkit" / "cars_meta.mat", "class_names")
+    table = pd.DataFrame(
+        [(path, int(row["class"]) - 1) for path, row in _cars_rows(root)],
+        columns=["path", "label"],
     )
+    return table.assign(class_name=[str(names[label]) for label in table["label"]])
 
 
 def cars_boxes(root: Path) -> pd.DataFrame:
     """Cars196's bounding boxes: path, left, top, right, bottom in pixels of the official files."""
     corners = ("bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2")
-    rows = [pair for file, folder in _cars_files(root) for pair in _cars_rows(file, folder)]
-    found = [(path, *(float(row[corner]) for corner in corners)) for path, row in rows]
+    found = [(p, *(float(row[corner]) for corner in corners)) for p, row in _cars_rows(root)]
     return pd.DataFrame(found, columns=["path", "left", "top", "right", "bottom"])
 
 

@@ -5,18 +5,33 @@ A store is a folder with `pixels.u8` (the images one after the other, height x w
 """
 
 import hashlib
-import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
+
 import numpy as np
 import pandas as pd
 from PIL import Image, ImageOps
 
-from lib.core.errors import StudyError
-from lib.core.files import atomic, read_json, sealed, write_json
+from lib.core.errors import DamagedFile, StudyError
+from lib.core.files import atomic, key_of, read_json, sealed, write_json
+from lib.core.hardware import workers
 from lib.core.progress import track
+
+AHEAD = 256  # files in memory at a time
+BROKEN = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+TEXT = dict.fromkeys(("path", "class_name", "split"), str)  # a class may be called 007 or NA
+Made = TypeVar("Made")
+
+
+def in_order(work: Callable[[Path], Made], files: list[Path], title: str) -> Iterator[Made]:
+    """`work` of every file, in threads and in order, AHEAD files at a time."""
+    with ThreadPoolExecutor(workers()) as pool:
+        for start in track(range(0, len(files), AHEAD), title, -(-len(files) // AHEAD)):
+            yield from pool.map(work, files[start : start + AHEAD])
+
 
 def shrunk_size(width: int, height: int, side: int) -> tuple[int, int]:
     """Width and height after the shorter one is brought to `side` (torchvision's rule)."""
@@ -25,11 +40,8 @@ def shrunk_size(width: int, height: int, side: int) -> tuple[int, int]:
     return int(side * width / height), side
 
 
-BROKEN = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
-
-
 def upright(image: Image.Image) -> Image.Image:
-    """A picture as people see it: turned by its EXIF tag, RGB, 8 bits, the first frame.
+    """An image as people see it: turned by its EXIF tag, RGB, 8 bits, the first frame.
 
     Transparent parts are put on white; 16 bits are scaled to 8 (Pillow alone would cut them off).
     """
@@ -44,12 +56,12 @@ def upright(image: Image.Image) -> Image.Image:
 
 
 def open_image(path: Path) -> Image.Image:
-    """Decode a picture to upright RGB; a broken or missing file raises with its name."""
+    """Decode an image to upright RGB; a broken or missing file raises with its name."""
     try:
         with Image.open(path) as image:
             return upright(image)
     except FileNotFoundError as error:
-        raise StudyError(f"{path} is listed in the index but does not exist.") from error
+        raise StudyError(f"{path} is wanted and does not exist. Put it back.") from error
     except BROKEN as error:
         raise StudyError(f"{path} cannot be decoded ({error}). Replace or remove it.") from error
 
@@ -62,7 +74,9 @@ def shrink(image: Image.Image, side: int) -> np.ndarray:
     return np.asarray(image)
 
 
-TEXT = dict.fromkeys(("path", "class_name", "split"), str)  # a class may be called 007 or NA
+def decode_all(files: list[Path], side: int, title: str) -> Iterator[np.ndarray]:
+    """Decode and shrink `files` in parallel, in order."""
+    return in_order(lambda file: shrink(open_image(file), side), files, title)
 
 
 @dataclass
@@ -77,11 +91,13 @@ class Store:
     @classmethod
     def open(cls, folder: Path) -> "Store":
         """Open the store in `folder`; a missing, cut or damaged one raises and says what to run."""
-        if not (folder / "store.json").exists():
+        facts_file, file, table = (folder / n for n in ("store.json", "pixels.u8", "index.csv"))
+        if not facts_file.exists():
             raise StudyError(f"{folder} holds no store. Run the notebook that writes it first.")
-        facts = read_json(folder / "store.json")
         remedy = "Delete the folder and run again the notebook that writes it."
-        file, table = folder / "pixels.u8", folder / "index.csv"
+        facts = read_json(facts_file)
+        if facts.pop("seal", None) != key_of(**facts):
+            raise DamagedFile(f"{facts_file} is damaged, or of an earlier version. {remedy}")
         if file.exists() and file.stat().st_size != facts["bytes"]:
             raise StudyError(
                 f"{file} has {file.stat().st_size} bytes, expected {facts['bytes']}. {remedy}"
@@ -90,6 +106,9 @@ class Store:
         index = pd.read_csv(table, dtype=TEXT, keep_default_na=False)
         pixels = np.memmap(file, np.uint8, mode="c")  # writable view, file untouched
         return cls(index, pixels, facts["channels"], facts["fingerprint"])
+
+    def __post_init__(self) -> None:
+        self._geometry = self.index[["height", "width", "start"]].to_numpy()
 
     def __len__(self) -> int:
         return len(self.index)
@@ -110,9 +129,6 @@ class Store:
         """Label of every row."""
         return self.index["label"].to_numpy()
 
-    def __post_init__(self) -> None:
-        self._geometry = self.index[["height", "width", "start"]].to_numpy()
-
 
 def write_store(folder: Path, index: pd.DataFrame, arrays: Iterable[np.ndarray | None]) -> Store:
     """Write `arrays` (uint8, HxWxC or HxW, in the order of `index`) as a store; None drops its row.
@@ -120,42 +136,43 @@ def write_store(folder: Path, index: pd.DataFrame, arrays: Iterable[np.ndarray |
     Adds the columns height, width, start (first pixel, counted over all images before) and
     fingerprints pixels and index together (sha256).
     """
-    seal, shapes, channels, start, starts, kept = hashlib.sha256(), [], 1, 0, [], []
+    seal, sizes, channels, kept = hashlib.sha256(), [], 1, []
     with atomic(folder / "pixels.u8") as temporary, open(temporary, "wb") as target:
         for row, array in enumerate(arrays):
             if array is None:
                 continue
             kept.append(row)
+            sizes.append(array.shape[:2])
             channels = array.shape[2] if array.ndim == 3 else 1
             data = np.ascontiguousarray(array).tobytes()
             target.write(data)
             seal.update(data)
-            shapes.append(array.shape[:2])
-            starts.append(start)
-            start += array.shape[0] * array.shape[1]
         # killed from here on, the folder holds no store, rather than new pixels under an old seal
         (folder / "store.json").unlink(missing_ok=True)
-    sizes = pd.DataFrame(shapes, columns=["height", "width"])
-    index = (
-        index.iloc[kept]
-        .reset_index(drop=True)
-        .assign(height=sizes["height"], width=sizes["width"], start=starts)
-    )
+    index = index.iloc[kept].reset_index(drop=True)
+    index[["height", "width"]] = np.array(sizes, int).reshape(-1, 2)
+    ends = (index["height"] * index["width"]).cumsum()
+    index["start"] = ends.shift(fill_value=0)
     text = index.to_csv(index=False, lineterminator="\n").encode()
     seal.update(text)
     with atomic(folder / "index.csv") as temporary:
         temporary.write_bytes(text)
-    facts = {"bytes": start * channels, "channels": channels, "fingerprint": seal.hexdigest()}
-    write_json(folder / "store.json", facts)
+    facts: dict[str, Any] = {"channels": channels, "fingerprint": seal.hexdigest()}
+    facts["bytes"] = int(ends.iloc[-1]) * channels if len(ends) else 0
+    write_json(folder / "store.json", facts | {"seal": key_of(**facts)})
     return Store.open(folder)
 
 
-def decode_all(files: list[Path], side: int, title: str) -> Iterable[np.ndarray]:
-    """Decode and shrink `files` in parallel, in order."""
+def sizes_of(files: list[Path]) -> list[int]:
+    """Sizes in bytes, -1 for a file that is not there: a cheap sign that files are the same."""
+    return [file.stat().st_size if file.exists() else -1 for file in files]
 
-    def read(file: Path) -> np.ndarray:
-        return shrink(open_image(file), side)
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for start in track(range(0, len(files), 256), title, -(-len(files) // 256)):
-            yield from pool.map(read, files[start : start + 256])  # bounded: memory stays small
+def finished(record: Path, request: str, folder: Path) -> Store | None:
+    """The store in `folder` if it is whole and `record`, written last, names it and `request`."""
+    try:
+        facts, store = read_json(record), Store.open(folder)
+    except StudyError:
+        return None
+    same = facts.get("request") == request and facts.get("store") == store.fingerprint
+    return store if same else None

@@ -18,17 +18,20 @@ from lib.images import conditions as test_conditions
 from lib.images.scenes import Scenes
 from lib.models import embedding
 from lib.models.embedder import Embedder
+from lib.models.openvino_forward import Forward
 from lib.retrieval import metrics
 
 METRICS = list(metrics.METRICS)
 EMBEDDING = ("images", "models")  # rooms whose code decides an embedding
 SCORING = ("retrieval",)
+SIDES = {"clean": ("both",), "random_background": ("both", "query", "unshared")}
 
 
 @lru_cache(maxsize=1)
-def loaded(model: Model) -> Embedder:
-    """The embedder of a model; the last one is kept, for the conditions that follow."""
-    return model.load()
+def loaded(model: Model) -> tuple[Embedder, Forward]:
+    """The embedder of a model, ready to embed; the last is kept for the conditions that follow."""
+    embedder = model.load()
+    return embedder, embedding.forward_of(embedder, model.image_size, model.precision)
 
 
 @dataclass(frozen=True)
@@ -65,9 +68,10 @@ class View:
         """Embeddings (N, D) of the test images under a condition."""
 
         def make() -> dict[str, Tensor]:
+            embedder, forward = loaded(self.model)
             made = embedding.embed(
-                loaded(self.model), self.scenes, self.rows, condition, draw=draw, seed=self.seed,
-                size=self.model.image_size, precision=self.model.precision,
+                embedder, self.scenes, self.rows, condition, draw=draw, seed=self.seed,
+                size=self.model.image_size, forward=forward,
             )  # fmt: skip
             return {"embeddings": made}
 
@@ -77,11 +81,18 @@ class View:
         """Every metric per query (N,). A query's own photograph is never in its ranking.
 
         `both`: queries and gallery are changed, as in the paper. `query`: changed queries search
-        the clean gallery.
+        the clean gallery. `unshared`: both are changed, and images on the query's photograph are
+        left out of its ranking; a query that would have nothing left to find keeps its `both`.
         """
 
         def make() -> dict[str, Tensor]:
             moved, against = self.embeddings(condition, draw), (self.labels,)
+            if sides == "unshared":
+                apart = metrics.evaluate_apart(moved, self.labels, self._photographs(draw))
+                both = self.scores(condition, draw)
+                return {
+                    name: torch.where(apart["r"] > 0, apart[name], both[name]) for name in METRICS
+                }
             if sides == "query":
                 against += (self.embeddings("clean"), self.labels)
             own = torch.arange(len(moved)) if sides == "query" else None
@@ -90,9 +101,15 @@ class View:
 
         gallery = self.key("clean", 0) if sides == "query" else ""
         key = key_of(
-            scoring=fingerprint(*SCORING), queries=self.key(condition, draw), gallery=gallery
-        )
+            scoring=fingerprint(*SCORING), queries=self.key(condition, draw), gallery=gallery,
+            sides=sides,
+        )  # fmt: skip
         return kept(self.study, "scores", key, make)
+
+    def _photographs(self, draw: int) -> Tensor:
+        """The photograph behind every test image under random_background."""
+        chosen = test_conditions.choose(self.scenes, self.rows, "test", self.seed, draw)
+        return torch.as_tensor(chosen.background[self.rows])
 
     def table(self, condition: str, draw: int, sides: str) -> pd.DataFrame:
         """One row a query: who, under what, and the metrics."""
@@ -123,5 +140,5 @@ def per_query(
     """Rows of a model: one a query x condition x draw x sides (clean: both sides only)."""
     view = View(study, model, scenes, seed)
     for condition, draw in planned:
-        for sides in ("both",) if condition == "clean" else ("both", "query"):
+        for sides in SIDES.get(condition, ("both", "query")):
             yield view.table(condition, draw, sides)

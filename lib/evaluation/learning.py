@@ -32,8 +32,9 @@ def validation_scores(
     )  # fmt: skip
 
     def make() -> dict[str, Tensor]:
+        embedder, forward = embeddings.loaded(model)
         found = validation.validation(
-            embeddings.loaded(model), scenes, condition, seed, model.image_size, model.precision
+            embedder, scenes, condition, seed, model.image_size, model.precision, forward
         )
         return {"map_at_r": found}
 

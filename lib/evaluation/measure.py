@@ -46,7 +46,7 @@ def measure(
     """
     planned = embeddings.plan(conditions, draws, draws_control)
     scenes, models = Scenes(study, mask_source(study), device()), described(study)
-    folder = paths.StudyPaths(study).measured
+    folder = read(study).folder
     vectors = len(planned) * len(scenes.store.rows("test")) * sum(m.embedding for m, _ in models)
     space_left(paths.StudyPaths(study).scratch / "embeddings", 4 * vectors)
     write_json(folder / "study.json", _facts(study, scenes, models[0][0]))

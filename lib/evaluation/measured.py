@@ -2,7 +2,7 @@
 
 One file a model, so that a study grows model by model, on whatever machine:
 
-    reports/<study>/measured/
+    reports/<study>/measured/evaluation/
         study.json                   data, masks, crop, what the study consists of
         models/<model>.json          recipe, weights' sha256, precision, processor, commit, code
         classes/<model>.parquet      a row a condition, sides, draw and class
@@ -72,8 +72,8 @@ class Measured:
 
     @property
     def folder(self) -> Path:
-        """Where they lie."""
-        return paths.StudyPaths(self.study).measured
+        """Where they lie; those of lib.attention lie beside them."""
+        return paths.StudyPaths(self.study).measured / "evaluation"
 
     @cached_property
     def facts(self) -> dict[str, Any]:
@@ -151,12 +151,6 @@ class Measured:
         """A sheet of small pictures and its table."""
         self._there(f"{name}.jpg")
         return read_tiles(self.folder / name)
-
-    def table(self, name: str) -> pd.DataFrame:
-        """Another table of `write_compact`, by the name of its file; a folder is read whole."""
-        if (self.folder / name).is_dir():
-            return self._tables(name)
-        return read_compact([self._there(f"{name}.parquet")])
 
     def _tables(self, kind: str) -> pd.DataFrame:
         return read_compact([self._there(f"{kind}/{name}.parquet") for name in self.models])

@@ -5,13 +5,15 @@ is decided by (seed, draw, image), so all models see the same pictures.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from lib.core.errors import StudyError
 from lib.images.composite import composite
+from lib.images.crops import Boxes, random_boxes
 from lib.images.inpainting import blur, fill, tile
 from lib.images.scenes import Scenes
 
@@ -37,11 +39,23 @@ class Batch:
 
 @dataclass(frozen=True)
 class Choice:
-    """What was drawn for every image of the store: a photograph, a class mate, a stranger."""
+    """What was drawn for every image of the store (arrays over its rows, -1 where nothing was).
+
+    A photograph (`background`, a row of the backgrounds) with a crop of its own; a class mate, a
+    stranger of another class; a place of another split (`elsewhere`), seen in a mirror or not.
+    """
 
     background: np.ndarray
+    crop: Boxes
     mate: np.ndarray
     stranger: np.ndarray
+    elsewhere: np.ndarray
+    mirrored: np.ndarray
+
+    def at(self, rows: np.ndarray) -> "Choice":
+        """What was drawn for some rows."""
+        parts = (getattr(self, field.name) for field in fields(self))
+        return Choice(*(part.at(rows) if isinstance(part, Boxes) else part[rows] for part in parts))
 
 
 @dataclass(frozen=True)
@@ -60,8 +74,15 @@ def _clean(batch: Batch) -> Tensor:
 
 def _random_background(batch: Batch) -> Tensor:
     image, mask = batch.pictures()
-    photograph = batch.scenes.backgrounds.centre(batch.choice.background, batch.size)
-    return composite(image, mask, photograph)
+    choice, backgrounds = batch.choice, batch.scenes.backgrounds
+    return composite(image, mask, backgrounds.sample(choice.background, choice.crop, batch.size))
+
+
+def _unshared_background(batch: Batch) -> Tensor:
+    image, mask = batch.pictures()
+    place = tile(*batch.pictures_of(batch.choice.elsewhere))
+    mirrored = torch.as_tensor(batch.choice.mirrored, device=place.device)[:, None, None, None]
+    return composite(image, mask, torch.where(mirrored, place.flip(3), place))
 
 
 def _place_of(kind: str, empty: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Batch], Tensor]:
@@ -108,6 +129,9 @@ IMAGENET_MEAN = (123.675, 116.28, 103.53)
 CONDITIONS: dict[str, Condition] = {
     "clean": Condition("clean", _clean, False, PAPER),
     "random_background": Condition("random photograph", _random_background, True, PAPER),
+    "unshared_background": Condition(
+        "place of a training image", _unshared_background, True, "control: shared by no other image"
+    ),
     "same_class_background": Condition(
         "same-class place", _place_of("mate", fill), True, f"{IN9}, Mixed-Same"
     ),
@@ -146,26 +170,67 @@ def get(name: str) -> Condition:
 
 
 def choose(scenes: Scenes, rows: np.ndarray, pool: str, seed: int, draw: int) -> Choice:
-    """Draw for every image of `rows`: a photograph of `pool`, a mate, a stranger (row numbers).
+    """Draw for every image of `rows` what its conditions need (`Choice`).
 
-    Photographs are drawn with replacement, so a pool may be smaller than the images are many. Only
-    usable masks give a place; an image without a mate (or stranger) gets its own place.
+    Photographs of `pool` are drawn with replacement, each in a random crop and flip, as in the
+    paper's code, so that two images that share a photograph do not share its pixels. Places of
+    other splits are dealt out: none is used twice before all were used once, and the second time
+    it is mirrored. Only usable masks give a place; an image without a mate (stranger, place
+    elsewhere) gets its own.
     """
-    photographs = scenes.backgrounds_store.rows(pool)
+    backgrounds = scenes.backgrounds_store
+    photographs = backgrounds.rows(pool)
     if not len(photographs):
-        known = ", ".join(sorted(scenes.backgrounds_store.index["split"].unique()))
+        known = ", ".join(sorted(backgrounds.index["split"].unique()))
         raise StudyError(f"no photograph in the background pool {pool!r}; there are: {known}.")
-    rng = np.random.default_rng([seed, draw, 7])
-    size, labels = len(scenes.store), scenes.store.labels
-    chosen = Choice(*(np.full(size, -1) for _ in range(3)))
-    chosen.background[rows] = rng.choice(photographs, len(rows))
+    rng, size = np.random.default_rng([seed, draw, 7]), len(scenes.store)
+    sampler, drawn = scenes.backgrounds, rng.choice(photographs, len(rows))
+    boxes = random_boxes(sampler.heights[drawn], sampler.widths[drawn], rng)
+    mate, stranger = _others(scenes, rows, rng.random((len(rows), 2)))
+    elsewhere, mirrored = _elsewhere(scenes, rows, rng)
+
+    def spread(values: np.ndarray) -> np.ndarray:
+        """Values of `rows` as an array over the whole store."""
+        whole = np.full(size, -1, int) if values.dtype != bool else np.zeros(size, bool)
+        whole[rows] = values
+        return whole
+
+    crop = Boxes(*(spread(getattr(boxes, field.name)) for field in fields(boxes)))
+    return Choice(
+        spread(drawn), crop, *(spread(part) for part in (mate, stranger, elsewhere, mirrored))
+    )
+
+
+def _others(scenes: Scenes, rows: np.ndarray, picks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A usable class mate and a usable image of another class for every row (itself if none).
+
+    `picks` (len(rows), 2) in [0, 1) decide which.
+    """
+    labels = scenes.store.labels
     usable = rows[scenes.usable[rows]]
-    for row, pick in zip(rows, rng.random((len(rows), 2)), strict=True):
-        same = labels[usable] == labels[row]
-        mates, strangers = usable[same & (usable != row)], usable[~same]
-        chosen.mate[row] = mates[int(pick[0] * len(mates))] if len(mates) else row
-        chosen.stranger[row] = strangers[int(pick[1] * len(strangers))] if len(strangers) else row
-    return chosen
+    usable = usable[np.argsort(labels[usable], kind="stable")]
+    mate, stranger = rows.copy(), rows.copy()
+    for at, (row, (one, two)) in enumerate(zip(rows, picks, strict=True)):
+        first, last = np.searchsorted(labels[usable], [labels[row], labels[row] + 1])
+        mates = usable[first:last][usable[first:last] != row]
+        if len(mates):
+            mate[at] = mates[int(one * len(mates))]
+        if others := len(usable) - (last - first):
+            place = int(two * others)
+            stranger[at] = usable[place if place < first else place + last - first]
+    return mate, stranger
+
+
+def _elsewhere(
+    scenes: Scenes, rows: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """A training or validation image for every row, and whether it is mirrored."""
+    pool = np.concatenate([scenes.store.rows("train"), scenes.store.rows("validation")])
+    pool = np.setdiff1d(pool[scenes.usable[pool]], rows)
+    if not len(pool):
+        return rows.copy(), np.zeros(len(rows), bool)
+    dealt = np.resize(rng.permutation(pool), len(rows))
+    return dealt, np.arange(len(rows)) // len(pool) % 2 == 1
 
 
 def specimen(
@@ -182,7 +247,6 @@ def specimen(
     `pool_rows` are all test rows: the choices are drawn over them, as in `embed`.
     """
     choice = choose(scenes, pool_rows, "test", seed, draw)
-    drawn = Choice(choice.background[rows], choice.mate[rows], choice.stranger[rows])
-    batch = Batch(scenes, rows, size, "test", drawn)
+    batch = Batch(scenes, rows, size, "test", choice.at(rows))
     made = {name: get(name).make(batch).permute(0, 2, 3, 1) for name in conditions}
     return {name: list(images.round().byte().cpu().numpy()) for name, images in made.items()}

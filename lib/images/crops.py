@@ -1,6 +1,6 @@
 """Batched crops of a store: random training crops and the test crop, image and mask together."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -24,6 +24,10 @@ class Boxes:
     height: np.ndarray
     width: np.ndarray
     flip: np.ndarray
+
+    def at(self, rows: np.ndarray) -> "Boxes":
+        """The windows of some of the samples."""
+        return Boxes(*(getattr(self, field.name)[rows] for field in fields(self)))
 
 
 def centre_boxes(heights: np.ndarray, widths: np.ndarray) -> Boxes:

@@ -37,6 +37,14 @@ def keep_slow_depthwise_in_float(model: nn.Module) -> None:
             module.__class__ = type(f"Float{kind.__name__}", (_FloatOnCpu, kind), {})
 
 
+def restored(model: nn.Module) -> nn.Module:
+    """Undo `keep_slow_depthwise_in_float`, in place: for exporters, which read classes."""
+    for module in model.modules():
+        if isinstance(module, _FloatOnCpu):
+            module.__class__ = type(module).__mro__[2]
+    return model
+
+
 class Embedder(nn.Module):
     """Maps normalised images (N, 3, H, W) to embeddings (N, size) of length 1.
 

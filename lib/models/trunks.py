@@ -1,4 +1,4 @@
-"""The trunks: one table of networks pretrained on ImageNet. Adding one is adding an entry.
+"""The trunks: one table of models pretrained on ImageNet. Adding one is adding an entry.
 
 A trunk is a module with `features(x) -> (N, width, h, w)`; `x` is already normalised.
 """
@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from lib.core.errors import StudyError
-from lib.core.files import atomic, digest
-from lib.core.progress import say
+from lib.core.files import digest
+from lib.data.download import Archive, download
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Trunk:
 
 
 class Features(nn.Module):
-    """A network and the function of it that gives the last feature map."""
+    """A model and the method of it that gives the last feature map."""
 
     def __init__(self, model: nn.Module, width: int, method: str = "forward"):
         super().__init__()
@@ -77,13 +77,9 @@ class Features(nn.Module):
         return found
 
 
-# ------------------------------------------------------------------------------------ the weights
-
-
 def fill(model: nn.Module, state: dict[str, Tensor], source: str) -> nn.Module:
     """Load `state` into `model`; if a tensor does not fit, say which, and by name."""
-    wanted = {name: value.shape for name, value in model.state_dict().items()}
-    given = {name: value.shape for name, value in state.items()}
+    wanted, given = ({k: v.shape for k, v in s.items()} for s in (model.state_dict(), state))
     wrong = {
         "missing": [name for name in wanted if name not in given],
         "not known": [name for name in given if name not in wanted],
@@ -116,23 +112,15 @@ def download_weights(url: str) -> dict[str, Tensor]:
 
     Example: resnet50-11ad3fa6.pth.
     """
-    name = url.rsplit("/", 1)[-1]
-    path = Path(torch.hub.get_dir()) / "checkpoints" / name
-    if not path.exists():
-        say(f"downloading {url}")
-        try:
-            with atomic(path) as temporary:
-                torch.hub.download_url_to_file(url, str(temporary), progress=False)
-        except (OSError, RuntimeError) as error:
-            raise StudyError(
-                f"the weights {name} are not in {path.parent} and {url} did not give them "
-                f"({error}). Put the file there, or use trunk efficientnet_lite0, whose weights a "
-                "package carries."
-            ) from error
-    return read_weights(path, name.rsplit(".", 1)[0].rsplit("-", 1)[-1])
-
-
-# ------------------------------------------------------------------------------------- the trunks
+    sha256 = Path(url).stem.rsplit("-", 1)[-1]
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    try:
+        path = download(Archive(url, sha256=sha256), folder)
+    except StudyError as error:
+        raise StudyError(
+            f"{error} Or use trunk efficientnet_lite0, whose weights a package carries."
+        ) from error
+    return torch.load(path, weights_only=True, map_location="cpu")
 
 
 def efficientnet_lite0(pretrained: bool) -> nn.Module:
@@ -155,7 +143,7 @@ def efficientnet_lite0(pretrained: bool) -> nn.Module:
 
 
 def timm_model(name: str, pretrained: bool) -> nn.Module:
-    """Any convolutional network of timm, weights from timm's own address, which timm checks."""
+    """Any convolutional model of timm, weights from timm's own address, which timm checks."""
     import timm
 
     try:
@@ -163,18 +151,18 @@ def timm_model(name: str, pretrained: bool) -> nn.Module:
     except Exception as error:
         raise StudyError(
             f"timm:{name} could not be built ({str(error).split(chr(10))[0]}). Check the "
-            "name; without network only weights already in timm's cache can be used."
+            "name; without a network connection only weights already in timm's cache can be used."
         ) from error
     return Features(model, model.num_features, "forward_features")
 
 
 def timm_normalise(name: str) -> Normalise:
-    """The input that a network of timm was trained with."""
+    """The input that a model of timm was trained with."""
     import timm
 
     found = timm.get_pretrained_cfg(name)
     if found is None:
-        raise StudyError(f"timm knows no network {name!r}; timm.list_models() lists them.")
+        raise StudyError(f"timm knows no model {name!r}; timm.list_models() lists them.")
     mean, std = ([255 * value for value in values] for values in (found.mean, found.std))
     return Normalise(tuple(mean), tuple(std))
 

@@ -1,4 +1,8 @@
-"""Figures of 04_shift: every model beside the others, the same colour for an arm everywhere."""
+"""Figures of what the background does to retrieval: an arm has the same colour everywhere.
+
+Every function returns a figure and its finding (the title); the figure is None, and the finding
+says why, where the study has not measured what it shows.
+"""
 
 from textwrap import fill
 
@@ -7,170 +11,249 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lib.evaluation import models
 from lib.evaluation.effects import select
+from lib.evaluation.models import MODEL as WHO
 from lib.images import conditions as test_conditions
-from lib.report.shift_tables import MODEL, label_of, levels, model_names
-from lib.report.style import COLOURS, LABELS, MARKERS, headline, plt
+from lib.report import shift_tables
+from lib.report.shift_tables import MODEL, arms_of, label_of, means, model_names, per_arm
+from lib.report.style import colour, framed, headline, label, legend, marker, plt
 
-PLACES = [
+Shown = tuple[Figure | None, str]
+BARS = "bars: 95 % intervals over classes"
+BACKGROUNDS = [
     "own_background", "same_class_background", "other_class_background", "same_class_tiled",
     "other_class_tiled", "random_background",
 ]  # fmt: skip
 
 
-def _legend(arms: list[str]) -> list[plt.Line2D]:
-    return [
-        plt.Line2D([], [], color=COLOURS[a], marker=MARKERS[a], ls="", label=LABELS[a])
-        for a in arms
-    ]
+def _missing(what: str) -> Shown:
+    return None, f"Not measured: {what}."
 
 
-def _mark(axis: Axes, at: float, row: pd.Series, across: bool = False) -> None:
+def mark(axis: Axes, at: float, row, across: bool = False) -> None:
     """A value with its interval (fractions, drawn in percent), upright or `across`."""
     value, low, high = (100 * row[name] for name in ("value", "low", "high"))
     bar = {"xerr" if across else "yerr": [[value - low], [high - value]]}
     place = (value, at) if across else (at, value)
     arm = row["arm"]
-    axis.errorbar(*place, **bar, color=COLOURS[arm], marker=MARKERS[arm], ms=5, capsize=2)
+    axis.errorbar(*place, **bar, color=colour(arm), marker=marker(arm), ms=5, capsize=2)
 
 
-def slopes(table: pd.DataFrame, title: str) -> Figure:
+def slopes(table: pd.DataFrame) -> Shown:
     """A line from clean to shifted for every model; one panel a loss, interval over classes."""
+    lost = shift_tables.percent_lost(table)
+    if lost.empty:
+        return _missing("random_background")
+    title = f"MAP@R lost when only the background changes: {per_arm(lost, '{:.0%}')}"
     part = table[(table["sides"] == "both") & (table["metric"] == "map_at_r")]
     names = [name for name in part["loss"].unique() if name != "none"]
     across = min(3, len(names))
-    down = -(-len(names) // across)
-    size = (2.3 * across + 1.4, 2.6 * down + 1.4)
-    figure, axes = plt.subplots(down, across, figsize=size, sharey=True, squeeze=False)
-    n = int(part["n"].max())
+    size = (2.5 * across + 1.6, 2.6 * -(-len(names) // across) + 1.4)
+    figure, axes = plt.subplots(
+        -(-len(names) // across), across, figsize=size, sharey=True, squeeze=False
+    )
     for axis in axes.flat[len(names) :]:
         axis.set_axis_off()
     for axis, name in zip(axes.flat, names, strict=False):
-        for (arm, _seed), lines in part[part["loss"].isin([name, "none"])].groupby(
-            ["arm", "seed"], sort=False
-        ):
-            values = lines.groupby("condition", sort=False)[["value", "low", "high"]].mean() * 100
-            values = values.loc[["clean", "random_background"]]
-            error = [values["value"] - values["low"], values["high"] - values["value"]]
-            axis.errorbar(
-                [0, 1], values["value"], error, color=COLOURS[arm], marker=MARKERS[arm], capsize=3,
-                lw=2, ls=":" if arm == "untrained" else "-",
-            )  # fmt: skip
-        axis.set(
-            title=label_of(name),
-            xticks=[0, 1],
-            xticklabels=["clean", "random\nbackground"],
-            xlim=(-0.3, 1.3),
-            ylim=(0, None),
-        )
-        axis.title.set_fontsize(10)
+        _lines(axis, part[part["loss"].isin([name, "none"])])
+        axis.set_title(label_of(name), fontsize=10)
     for line in axes:
         line[0].set_ylabel("MAP@R in % ↑")
-    figure.legend(handles=_legend(list(COLOURS)), loc="outside lower center", ncols=3)
-    headline(figure, title, f"n = {n:,} queries; bars: 95 % over classes")
-    return figure
+    arms = arms_of(part)
+    figure.legend(handles=legend(arms), loc="outside lower center", ncols=min(4, len(arms)))
+    headline(figure, title, f"one line a model, n = {part['n'].max():,} queries; {BARS}")
+    return figure, title
 
 
-def gap_figure(effects: pd.DataFrame, title: str) -> Figure:
-    """Change against clean under the artefact control, same-class and other-class places."""
-    kinds = [kind for kind in PLACES if kind in set(effects["condition"])]
-    figure, axis = plt.subplots(figsize=(8.5, 3.8))
+def _lines(axis: Axes, part: pd.DataFrame) -> None:
+    for (arm, _), lines in part.groupby(["arm", "seed"], sort=False):
+        values = lines.groupby("condition")[["value", "low", "high"]].mean() * 100
+        values = values.loc[shift_tables.PAPER]
+        error = [values["value"] - values["low"], values["high"] - values["value"]]
+        axis.errorbar(
+            [0, 1], values["value"], error, color=colour(arm), marker=marker(arm), capsize=3, lw=2,
+            ls=":" if arm == "untrained" else "-",
+        )  # fmt: skip
+    names = ["clean", "random\nbackground"]
+    axis.set(xticks=[0, 1], xticklabels=names, xlim=(-0.3, 1.3), ylim=(0, None))
+
+
+def changes(effects: pd.DataFrame, table: pd.DataFrame) -> Shown:
+    """Change of MAP@R under a random background, a line a loss and arm, a mark a model."""
+    found = select(effects, "shifted-clean", "random_background", "both")
+    lost = shift_tables.percent_lost(table)
+    if found.empty:
+        return _missing("random_background")
+    title = f"MAP@R lost when only the background changes: {per_arm(lost, '{:.0%}')}"
+    rows = [row for arm in arms_of(found) for row in found[found["arm"] == arm].to_dict("records")]
+    places, names = shift_tables.lines_of([tuple(row[key] for key in WHO) for row in rows])
+    figure, axis = plt.subplots(figsize=(7.5, 0.36 * len(names) + 1.5))
+    for row in rows:
+        mark(axis, places[tuple(row[key] for key in WHO)], row, across=True)
+    axis.set_yticks(range(len(names)), names, fontsize=9)
+    axis.invert_yaxis()
+    axis.axvline(0, color="black", lw=1)
+    axis.set_xlabel("change of MAP@R in points under a random background ↑")
+    headline(figure, title, f"one mark a model, n = {found['n'].max():,} queries; {BARS}")
+    return figure, title
+
+
+def background_gap(effects: pd.DataFrame) -> Shown:
+    """Change against clean under the artefact control, same-class and other-class backgrounds."""
+    gap = shift_tables.background_gap(effects)
+    kinds = [kind for kind in BACKGROUNDS if kind in set(effects["condition"])]
+    if gap.empty:
+        return _missing("same_class_background and other_class_background")
+    points = 100 * means(gap, ["arm"]).set_index("arm")["value"]
+    title = (
+        "MAP@R points gained by a background of the object's own class over another class's: "
+        f"{per_arm(points, '{:+.1f}')}"
+    )
+    figure, axis = plt.subplots(figsize=(1.5 * len(kinds) + 1, 4))
     for at, kind in enumerate(kinds):
         part = select(effects, "shifted-clean", kind, "both")
-        for place, (_, row) in enumerate(part.iterrows()):
-            _mark(axis, at + (place - (len(part) - 1) / 2) * 0.8 / len(part), row)
+        for number, row in enumerate(part.to_dict("records")):
+            mark(axis, at + (number - (len(part) - 1) / 2) * 0.8 / len(part), row)
     axis.axhline(0, color="black", lw=1)
-    names = [fill(test_conditions.get(kind).label, 11) for kind in kinds]
-    axis.set_xticks(range(len(kinds)), names)
+    axis.set_xticks(range(len(kinds)), [fill(test_conditions.get(k).label, 11) for k in kinds])
     axis.set_ylabel("change of MAP@R in points ↑")
-    axis.legend(handles=_legend(list(COLOURS)), fontsize=9)
-    n = int(effects["n"].max())
-    headline(figure, title, f"one mark a model, n = {n:,} queries; bars: 95 % over classes")
-    return figure
+    arms = arms_of(effects)
+    figure.legend(handles=legend(arms), loc="outside lower center", ncols=len(arms), fontsize=9)
+    headline(figure, title, f"one mark a model, n = {effects['n'].max():,} queries; {BARS}")
+    return figure, title
 
 
-def query_figure(effects: pd.DataFrame, title: str) -> Figure:
+def query_only(effects: pd.DataFrame) -> Shown:
     """What a model loses when only the query changes, against when both sides change."""
-    sides = [
-        select(effects, "shifted-clean", "random_background", side) for side in ("both", "query")
-    ]
-    pair = sides[0].merge(sides[1], on=models.MODEL, suffixes=("_both", "_query"))
-    figure, axis = plt.subplots(figsize=(6, 4.4))
-    for row in pair.itertuples():
+    pair = [select(effects, "shifted-clean", "random_background", s) for s in ("both", "query")]
+    both = pair[0].merge(pair[1], on=WHO, suffixes=("_both", "_query"))
+    if both.empty:
+        return _missing("random_background with only the query changed")
+    cost = means(both, ["arm"], ["value_query", "value_both"]).set_index("arm")
+    share = cost["value_query"] / cost["value_both"]
+    title = (
+        "Changing only the query costs this share of the loss when both sides change: "
+        f"{per_arm(share, '{:.0%}')}"
+    )
+    figure, axis = plt.subplots(figsize=(6.4, 4.6))
+    for row in both.to_dict("records"):
         lost, most, least = (
-            -100 * np.array([getattr(row, f"{end}_{side}") for side in ("both", "query")])
+            -100 * np.array([row[f"{end}_both"], row[f"{end}_query"]])
             for end in ("value", "low", "high")
         )
-        (xerr, yerr) = np.stack([lost - least, most - lost], axis=1)[..., None]
-        axis.errorbar(
-            *lost, yerr, xerr, color=COLOURS[row.arm], marker=MARKERS[row.arm], ms=6, lw=0.8
-        )
-    ends = (0, axis.get_xlim()[1])
+        xerr, yerr = np.stack([lost - least, most - lost], axis=1)[..., None]
+        style = {"color": colour(row["arm"]), "marker": marker(row["arm"]), "ms": 6, "lw": 0.8}
+        axis.errorbar(*lost, yerr, xerr, **style)
+    ends = (min(0, axis.get_xlim()[0]), axis.get_xlim()[1])
     axis.plot(ends, ends, color="#999999", lw=1)
-    n = int(pair["n_both"].max())
-    note = f"one mark a model, n = {n:,} queries; bars: 95 % over classes; on the line both cost"
-    headline(figure, title, f"{note} the same")
-    axis.set(xlabel="loss of MAP@R in points, both sides ↓", ylabel="loss in points, query only ↓")
-    axis.legend(handles=_legend(list(COLOURS)))
-    return figure
+    axis.set(xlabel="points of MAP@R lost, both sides ↓", ylabel="points lost, query only ↓")
+    axis.legend(handles=legend(arms_of(both)))
+    note = f"one mark a model, n = {both['n_both'].max():,} queries; {BARS}; line: the same loss"
+    headline(figure, title, note)
+    return figure, title
 
 
-def uniformity_figure(classes: pd.DataFrame, title: str) -> Figure:
-    """Change of MAP@R of every class against how alike its backgrounds are, one panel an arm."""
+def uniformity(classes: pd.DataFrame, link: pd.DataFrame) -> Shown:
+    """Change of MAP@R of every class against how alike its backgrounds are, one panel an arm.
+
+    `link` is shift_tables.class_link; the finding is that of the reference arm.
+    """
+    arms = arms_of(classes)
+    row = link.set_index("arm").loc[shift_tables.reference_of(arms)]
+    apart = row["low"] > 0 or row["high"] < 0
+    what = "Classes with similar backgrounds lose " + ("more" if row["value"] < 0 else "less")
+    what = what if apart else "No significant link between background uniformity and loss"
+    title = f"{what} ({label(row.name)}: Spearman correlation {shift_tables.told(row, 1, 2)})"
     mean = classes.groupby(["arm", "label"])[["uniformity", "change"]].mean().reset_index()
-    arms = [arm for arm in COLOURS if arm in set(mean["arm"])]
-    figure, axes = plt.subplots(
-        1, len(arms), figsize=(9, 3.8), sharex=True, sharey=True, squeeze=False
-    )
+    size = (3 * len(arms) + 0.8, 3.8)
+    figure, axes = plt.subplots(1, len(arms), figsize=size, sharex=True, sharey=True, squeeze=False)
     for axis, arm in zip(axes[0], arms, strict=True):
         part = mean[mean["arm"] == arm]
-        axis.plot(part["uniformity"], 100 * part["change"], MARKERS[arm], color=COLOURS[arm], ms=4)
+        axis.plot(part["uniformity"], 100 * part["change"], marker(arm), color=colour(arm), ms=4)
         axis.axhline(0, color="black", lw=1)
-        axis.set_title(LABELS[arm], fontsize=10)
+        axis.set_title(label(arm), fontsize=10)
     axes[0, 0].set_ylabel("change of MAP@R in points ↑")
     figure.supxlabel("background uniformity of the class (0 to 1)", fontsize=11)
-    n = mean["label"].nunique()
-    headline(figure, title, f"one mark a class (n = {n}), mean over an arm's models")
-    return figure
+    headline(figure, title, f"one mark a class (n = {mean['label'].nunique()}), mean over models")
+    return figure, title
 
 
-def mask_figure(sensitivity: pd.DataFrame, title: str) -> Figure:
-    """Change of MAP@R through every kind of masks: new background, and the artefact control."""
+def mask_sensitivity(sensitivity: pd.DataFrame) -> Shown:
+    """Change of MAP@R through every kind of masks: random background, and the artefact control."""
     kinds, masks = ["random_background", "own_background"], list(sensitivity["masks"].unique())
-    figure, axes = plt.subplots(1, 2, figsize=(9, 0.4 * len(masks) + 2.2), sharey=True, sharex=True)
+    down, arms = select(sensitivity, "shifted-clean", kinds[0], "both"), arms_of(sensitivity)
+    if down.empty:
+        return _missing("random_background through other masks")
+    lower = (down["high"] < 0).groupby(down["arm"], sort=False).sum()
+    title = (
+        f"Through how many of {len(masks)} kinds of masks MAP@R falls significantly under a random "
+        f"background: {per_arm(lower, '{:.0f}')}"
+    )
+    size = (9, (0.25 + 0.1 * len(arms)) * len(masks) + 2.4)
+    figure, axes = plt.subplots(1, 2, figsize=size, sharey=True, sharex=True)
     for axis, kind in zip(axes, kinds, strict=True):
-        part = select(sensitivity, "shifted-clean", kind, "both")
-        for _, row in part.iterrows():
-            at = masks.index(row["masks"]) + (0.12 if row["arm"] == "bgaugment" else -0.12)
-            _mark(axis, at, row, across=True)
+        for row in select(sensitivity, "shifted-clean", kind, "both").to_dict("records"):
+            shift = 0.24 * (arms.index(row["arm"]) - (len(arms) - 1) / 2)
+            mark(axis, masks.index(row["masks"]) + shift, row, across=True)
         axis.axvline(0, color="black", lw=1)
         axis.set_title(test_conditions.get(kind).label, fontsize=10)
     axes[0].set_yticks(range(len(masks)), masks)
     axes[0].invert_yaxis()
-    axes[0].legend(handles=_legend(["base", "bgaugment"]), fontsize=9)
+    figure.legend(handles=legend(arms), loc="outside lower center", ncols=len(arms), fontsize=9)
     figure.supxlabel("change of MAP@R in points ↑", fontsize=11)
-    n = int(sensitivity["n"].max())
-    headline(figure, title, f"{label_of(part['loss'].iloc[0])}; n = {n:,}; bars: 95 % over classes")
-    return figure
+    note = f"{label_of(down['loss'].iloc[0])}; n = {down['n'].max():,} queries; {BARS}"
+    headline(figure, title, note)
+    return figure, title
 
 
-def heat_map(table: pd.DataFrame, conditions: list[str], title: str) -> Figure:
+def heat_map(table: pd.DataFrame, conditions: list[str]) -> Shown:
     """MAP@R in percent, losses and arms by conditions (both sides; means over seeds)."""
-    values = levels(table)
+    values = shift_tables.levels(table)
+    alone = values[values["condition"] == "background_only"]
+    kept = alone.groupby("arm", sort=False)["mean"].mean()
+    title = "MAP@R of every model under every condition"
+    if len(kept):
+        title = f"With the object painted out, MAP@R is still {per_arm(kept, '{:.1f} %')}"
     wide = values.pivot(index=MODEL, columns="condition", values="mean")[conditions]
     wide = wide.loc[list(values[MODEL].drop_duplicates().itertuples(index=False, name=None))]
-    figure, axis = plt.subplots(figsize=(2.4 + 0.72 * len(conditions), 0.42 * len(wide) + 1.9))
+    size = (max(6.5, 2.4 + 0.76 * len(conditions)), 0.42 * len(wide) + 1.9)
+    figure, axis = plt.subplots(figsize=size)
     axis.imshow(wide, cmap="cividis", aspect="auto")
     axis.grid(False)
     middle = (wide.to_numpy().max() + wide.to_numpy().min()) / 2
     for (row, column), value in np.ndenumerate(wide.to_numpy()):
-        colour = "black" if value > middle else "white"
-        axis.text(column, row, f"{value:.1f}", ha="center", va="center", color=colour, fontsize=9)
-    names = model_names([(*line, 0) for line in wide.index])
-    labels = [fill(test_conditions.get(name).label, 10) for name in conditions]
-    axis.set_yticks(range(len(wide)), names)
+        ink = "black" if value > middle else "white"
+        axis.text(column, row, f"{value:.1f}", ha="center", va="center", color=ink, fontsize=9)
+    labels = [fill(test_conditions.get(name).label, 11) for name in conditions]
+    axis.set_yticks(range(len(wide)), model_names([(*line, 0) for line in wide.index]))
     axis.set_xticks(range(len(conditions)), labels)
     axis.tick_params(labelsize=9)
+    axis.tick_params(axis="x", labelsize=8)
     headline(figure, title, "MAP@R in % ↑, queries and gallery both changed")
-    return figure
+    return figure, title
+
+
+def nearest(tiles: list[np.ndarray], table: pd.DataFrame) -> Shown:
+    """A sheet of nearest images (lib.evaluation.query_examples), a line a query, arm and condition.
+
+    The query in black, correct neighbours in green; the finding counts them.
+    """
+    line = ["rule", "arm", "condition"]
+    hits = table[table["place"] > 0].groupby(line[1:], sort=False)["right"].agg(["sum", "size"])
+    counts = hits["sum"].astype(str).groupby("arm", sort=False).agg(" → ".join)
+    kinds = " → ".join(table["condition"].unique()).replace("_", " ")
+    title = f"Correct neighbours among {hits['size'].max()} shown, {kinds}: {per_arm(counts, '{}')}"
+    groups = list(table.groupby(line, sort=False))
+    across = table["place"].max() + 1
+    size = (1.2 * across + 1.2, 1.2 * len(groups) + 0.8)
+    figure, axes = plt.subplots(len(groups), across, figsize=size, squeeze=False)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for row, ((rule, arm, condition), part) in zip(axes, groups, strict=True):
+        for axis, at, entry in zip(row, part.index, part.itertuples(), strict=False):
+            axis.set_axis_on()
+            framed(axis, tiles[at], None if entry.place == 0 else bool(entry.right))
+        name = f"{rule}\n{label(arm)}\n{condition.replace('_', ' ')}"
+        row[0].set_ylabel(name, fontsize=7, rotation=0, ha="right", va="center")
+    headline(figure, title)
+    return figure, title

@@ -1,25 +1,49 @@
-"""Tables and findings of 04_shift: models side by side, and beside the published numbers."""
+"""Tables of what the background does to retrieval: models side by side, and the published ones."""
+
+import difflib
+from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
 import torch
 
 from lib.core import paths
+from lib.core.errors import StudyError
+from lib.evaluation import effects as effects_of
 from lib.evaluation import models as trained_models
 from lib.evaluation import statistics
-from lib.evaluation.effects import select
+from lib.evaluation.effects import LEVEL, select
 from lib.images import conditions as test_conditions
-from lib.report.style import LABELS, label
+from lib.report.style import label, rounded
 from lib.retrieval import metrics
-from lib.training import losses
+from lib.training import arms, losses
 
 MODEL = ["loss", "arm"]  # over seeds
+ENDS = ["value", "low", "high"]
+PAPER = ["clean", "random_background"]
 PUBLISHED = paths.FACTS / "published_retrieval.csv"
+# What a changed background can mean: (condition, sides) by its name in tables
+SETTINGS = {
+    "random background": ("random_background", "both"),
+    "random background, query only": ("random_background", "query"),
+    "random background, images on the query's photograph left out": (
+        "random_background", "unshared",
+    ),
+    "background that no other image shares": ("unshared_background", "both"),
+    "other-class background": ("other_class_background", "both"),
+    "other-class background, query only": ("other_class_background", "query"),
+    "background removed (grey)": ("foreground_only", "both"),
+    "own background, cut and pasted": ("own_background", "both"),
+}  # fmt: skip
+
+# ----------------------------------------------------------------------------- names and means
 
 
 def label_of(loss: str) -> str:
     """How a loss is called in figures; the untrained trunk has none."""
-    return losses.get(loss).label if loss in losses.LOSSES else "ImageNet trunk"
+    if loss == "none":
+        return "ImageNet trunk"
+    return losses.get(loss).label if loss in losses.LOSSES else loss
 
 
 def model_names(models: list[tuple[str, str, int]]) -> list[str]:
@@ -50,16 +74,95 @@ def lines_of(models: list[tuple[str, str, int]]) -> tuple[dict, list[str]]:
     return places, model_names([(*line, 0) for line in seeds])
 
 
-def levels(table: pd.DataFrame, sides: str = "both", metric: str = "map_at_r") -> pd.DataFrame:
-    """Mean over draws per loss, arm and condition, in percent, with the std over draws.
+def arms_of(table: pd.DataFrame) -> list[str]:
+    """The arms of a table in their order, the untrained trunk first."""
+    return sorted(table["arm"].unique(), key=lambda arm: arm != arms.UNTRAINED)
 
-    Over seeds both are averaged.
+
+def reference_of(names: Iterable[str]) -> str:
+    """The arm that others are compared with (the first trained one, where none is)."""
+    trained = [name for name in names if name != arms.UNTRAINED]
+    own = [name for name in trained if name in arms.ARMS and arms.get(name).reference is None]
+    return (own or trained)[0]
+
+
+def pair_label(contrast: str) -> str:
+    """`bgaugment-base` -> `BGAugment − base`."""
+    return " − ".join(label(arm) for arm in contrast.split("-"))
+
+
+def means(table: pd.DataFrame, by: list[str], values: list[str] | None = None) -> pd.DataFrame:
+    """Means for each of `by`: over draws first, then over models (each counts alike)."""
+    values = values or ["value"]
+    model = [*by, *(key for key in trained_models.MODEL if key not in by)]
+    over_draws = table.groupby(model, sort=False)[values].mean()
+    return over_draws.groupby(by, sort=False).mean().reset_index()
+
+
+def told(row, scale: float = 100, digits: int = 1) -> str:
+    """`6.2 [4.8, 7.7]` of a row with value, low and high; the value alone without an interval."""
+    value, *ends = (scale * row[name] for name in ENDS)
+    low, high = (rounded(end, digits) for end in sorted(ends))
+    interval = "" if np.isnan(ends).any() else f" [{low}, {high}]"
+    return rounded(value, digits) + interval
+
+
+def per_arm(values: pd.Series, form: str) -> str:
+    """`base 56 %, BGAugment 34 %` of a series indexed by arm (or contrast)."""
+    words = (f"{pair_label(name)} {form.format(value)}" for name, value in values.items())
+    return ", ".join(words).replace(" %", "%").replace("%", " %")
+
+
+def percent_lost(table: pd.DataFrame) -> pd.Series:
+    """Share of MAP@R that each arm loses under a random background (both sides), by means."""
+    mean = means(_map_at_r(table), ["arm", "condition"]).pivot(index="arm", columns="condition")
+    mean = mean["value"].loc[arms_of(table)]
+    if not set(PAPER) <= set(mean):
+        return pd.Series(dtype=float)
+    return 1 - mean["random_background"] / mean["clean"]
+
+
+def _map_at_r(table: pd.DataFrame, sides: str = "both") -> pd.DataFrame:
+    return table[(table["sides"] == sides) & (table["metric"] == "map_at_r")]
+
+
+# ----------------------------------------------------------------------------- tables
+
+
+def chosen(conditions: str, measured: list[str]) -> list[str]:
+    """The conditions that `conditions` asks for, among those measured.
+
+    Args:
+        conditions: "all", "paper" (clean and random_background), or names with commas between.
     """
-    part = table[(table["sides"] == sides) & (table["metric"] == metric)]
-    grouped = part.groupby([*trained_models.MODEL, "condition"], sort=False)["value"]
-    models = (grouped.agg(["mean", "std"]) * 100).reset_index()
-    over_seeds = models.groupby([*MODEL, "condition"], sort=False)
-    return over_seeds[["mean", "std"]].mean().reset_index()
+    if conditions == "all":
+        return measured
+    names = PAPER if conditions == "paper" else [name.strip() for name in conditions.split(",")]
+    for name in names:
+        if name not in measured and conditions != "paper":
+            near = difflib.get_close_matches(name, measured, n=1, cutoff=0.0)[0]
+            raise StudyError(
+                f"condition {name!r} was not measured; the closest is {near!r}, all are: "
+                f"{', '.join(measured)}. To measure another, add it to `conditions` in the study's "
+                "section `shift` of params.yaml and run `make repro`."
+            )
+    return [name for name in measured if name in names or name == "clean"]
+
+
+def levels(table: pd.DataFrame) -> pd.DataFrame:
+    """MAP@R (both sides, percent) per loss, arm and condition: mean, and std over draws."""
+    keys = [*trained_models.MODEL, "condition"]
+    models = _map_at_r(table).groupby(keys, sort=False)["value"].agg(["mean", "std"]) * 100
+    return means(models.reset_index(), [*MODEL, "condition"], ["mean", "std"])
+
+
+def joint_levels(classes: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+    """MAP@R (both sides) per condition and group of `by`: mean over models, joint interval."""
+    keys = [*by, "condition"]
+    sums, counts = effects_of.class_sums(classes[classes["sides"] == "both"], "map_at_r", keys)
+    mean, half = statistics.class_bootstrap(sums, counts)
+    table = sums.columns.to_frame(index=False)
+    return table.assign(value=mean, low=mean - half, high=mean + half)
 
 
 def published(dataset: str) -> pd.DataFrame:
@@ -70,25 +173,19 @@ def published(dataset: str) -> pd.DataFrame:
 
 
 def table_one(table: pd.DataFrame, dataset: str) -> pd.DataFrame:
-    """Ours beside the paper's: a row a loss and arm, columns clean and shifted (MAP@R, percent).
-
-    Under a random background as text, mean ± standard deviation over the draws; means over seeds.
-    """
-    ours = levels(table)
-    ours = ours[ours["condition"].isin(["clean", "random_background"])]
-    theirs = published(dataset)
-    both = ours.merge(theirs, on=["loss", "arm", "condition"], how="left", suffixes=("", "_paper"))
-    wide = both.pivot(
-        index=MODEL, columns="condition", values=["mean", "std", "mean_paper", "std_paper"]
-    )
-    order = [*ours[MODEL].drop_duplicates().itertuples(index=False, name=None)]
-    wide = wide.loc[order]
-    columns = {}
-    for who, mean, std in (("ours", "mean", "std"), ("paper", "mean_paper", "std_paper")):
-        shifted = (wide[mean, "random_background"], wide[std, "random_background"])
-        columns[who, "clean ↑"] = wide[mean, "clean"]
-        columns[who, "random ↑"] = [_spread(*pair) for pair in zip(*shifted, strict=True)]
-        columns[who, "change ↑"] = shifted[0] - wide[mean, "clean"]
+    """Ours (MAP@R, percent, mean ± std over draws) and the paper's: a row a loss and arm."""
+    ours, theirs, columns = levels(table), published(dataset), {}
+    order = pd.MultiIndex.from_frame(ours[MODEL].drop_duplicates())
+    theirs = theirs[pd.MultiIndex.from_frame(theirs[MODEL]).isin(order)]
+    for who, found in {"ours": ours, "paper": theirs}.items():
+        if not len(found):
+            continue
+        wide = found.pivot(index=MODEL, columns="condition", values=["mean", "std"]).reindex(order)
+        columns[who, "clean ↑"] = wide["mean", "clean"]
+        if ("mean", "random_background") in wide:
+            shifted = wide["mean", "random_background"], wide["std", "random_background"]
+            columns[who, "random ↑"] = [_spread(*pair) for pair in zip(*shifted, strict=True)]
+            columns[who, "lost ↓"] = 1 - shifted[0] / wide["mean", "clean"]
     return pd.DataFrame(columns).set_axis(model_names([(*m, 0) for m in order]), axis=0)
 
 
@@ -100,32 +197,45 @@ def _spread(mean: float, std: float) -> str | float:
 def interval_table(intervals: pd.DataFrame, condition: str) -> pd.DataFrame:
     """MAP@R in percent per model (both sides), with the ends of each of its intervals.
 
-    The interval over seeds is of the mean over seeds, and the same for every seed of a loss.
+    The interval over seeds is of the mean over seeds, and the same for every seed of a loss. Kinds
+    that no model has (one draw, one seed) are left out.
     """
-    keep = (intervals["condition"] == condition) & (intervals["sides"] == "both")
-    part = intervals[keep & (intervals["metric"] == "map_at_r")]
-    kinds = {kind: rows for kind, rows in part.groupby("covers")}
+    part = _map_at_r(intervals[intervals["condition"] == condition])
+    kinds = dict([*part.groupby("covers", sort=False)])
     made = kinds["classes"][[*trained_models.MODEL, "value"]]
-    for kind, keys in {
-        "classes": trained_models.MODEL,
-        "draws": trained_models.MODEL,
-        "seeds": MODEL,
-    }.items():
-        ends = kinds[kind][[*keys, "low", "high"]]
-        ends = ends.rename(columns={end: f"{kind}, {end}" for end in ("low", "high")})
-        made = made.merge(ends, on=keys, how="left")
+    for kind, rows in kinds.items():
+        keys = MODEL if kind == "seeds" else trained_models.MODEL
+        ends = rows[[*keys, "low", "high"]].rename(
+            columns={end: f"{kind}, {end}" for end in ("low", "high")}
+        )
+        made = made if ends.iloc[:, -1].isna().all() else made.merge(ends, on=keys, how="left")
     made = 100 * made.rename(columns={"value": "MAP@R ↑"}).set_index(trained_models.MODEL)
     made.index = model_names(list(made.index))
     heads = [name.split(", ") if ", " in name else ["", name] for name in made.columns]
     return made.set_axis(pd.MultiIndex.from_tuples(map(tuple, heads)), axis=1)
 
 
-def metric_table(labels: np.ndarray) -> pd.DataFrame:
+def effect_rows(effects: pd.DataFrame, value: str) -> pd.DataFrame:
+    """Rows of `effects` (one contrast) as shown: points, interval, p, n; a row a model."""
+    shown = effects[[*trained_models.MODEL, *ENDS, "p_holm", "n"]].copy()
+    shown[ENDS] *= 100
+    return shown.rename(columns={"value": value})
+
+
+def split_rules(effects: pd.DataFrame) -> pd.DataFrame:
+    """Effects on MAP@R whose interval leaves out zero while Holm's p does not fall below 0.05."""
+    apart = (effects["low"] > 0) | (effects["high"] < 0)
+    part = effects[apart & (effects["p_holm"] >= 0.05) & (effects["metric"] == "map_at_r")]
+    shown = effect_rows(part, "points").drop(columns="n")
+    return pd.concat([part[["contrast", "condition", "sides"]], shown], axis=1)
+
+
+def metric_table(sizes: pd.Series) -> pd.DataFrame:
     """Every metric with its direction, range, chance level on this gallery, and reference.
 
-    `labels` (N,): of the test images, each a query against all others.
+    `sizes`: images of every test class, each a query against all others.
     """
-    chance = metrics.chance_levels(torch.as_tensor(labels))
+    chance = metrics.chance_levels(torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes)))
     arrow = {"higher": "↑", "lower": "↓"}
     rows = [
         [f"{m.label} {arrow[m.direction]}", f"{m.low:g} to {m.high:g}", chance[name], m.reference]
@@ -141,46 +251,14 @@ def condition_table(conditions: list[str]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["condition", "label", "background", "source"])
 
 
-def shift_finding(effects: pd.DataFrame) -> str:
-    """What a new background costs, per arm."""
-    down = select(effects, "shifted-clean", "random_background", "both")
-    cost = {arm: -100 * part["value"].mean() for arm, part in down.groupby("arm")}
-    return (
-        f"A new background costs the base arm {cost['base']:.1f} points of MAP@R, "
-        f"BGAugment {cost['bgaugment']:.1f}"
-    )
+def background_gap(effects: pd.DataFrame, kind: str = "filled") -> pd.DataFrame:
+    """MAP@R on a same-class background minus on another class's, per model, paired.
 
-
-def brought_along(table: pd.DataFrame) -> str:
-    """Is the bias learned in training or brought along? Losses of the untrained trunk and base."""
-    mean = levels(table).groupby(["arm", "condition"])["mean"].mean().unstack()
-    lost = mean["clean"] - mean["random_background"]
-    words = [
-        f"{LABELS[arm]} {lost[arm]:.1f} of {mean['clean'][arm]:.1f} points "
-        f"({lost[arm] / mean['clean'][arm]:.0%})"
-        for arm in LABELS
-        if arm in mean.index
-    ]
-    share = lost / mean["clean"]
-    how = "larger" if share["base"].round(2) > share["untrained"].round(2) else "no larger"
-    return (
-        f"Lost under a new background: {', '.join(words)}. Relative to what there is to lose, the "
-        f"loss is {how} after training than before it."
-    )
-
-
-def query_finding(effects: pd.DataFrame) -> str:
-    """What changing only the query costs, against changing both sides, per arm."""
-    cost = {
-        sides: -100 * part.groupby("arm")["value"].mean()
-        for sides in ("query", "both")
-        for part in [select(effects, "shifted-clean", "random_background", sides)]
-    }
-    words = [
-        f"{LABELS[arm]} {cost['query'][arm]:.1f} ({cost['both'][arm]:.1f})"
-        for arm in ("base", "bgaugment")
-    ]
-    return f"Points of MAP@R lost when only the query (both sides) change: {', '.join(words)}"
+    `kind` is a key of lib.images.conditions.GAPS: how the object was taken off its background.
+    """
+    gap = select(effects, "same-other", test_conditions.GAPS[kind][0], "both")
+    columns = [*trained_models.MODEL, *ENDS, "p", "p_holm", "n"]
+    return gap[columns].reset_index(drop=True)
 
 
 def class_link(classes: pd.DataFrame) -> pd.DataFrame:
@@ -194,64 +272,70 @@ def class_link(classes: pd.DataFrame) -> pd.DataFrame:
     for arm, part in mean.groupby("arm", sort=False):
         found = statistics.correlation(part["uniformity"], part["change"])
         out.append([arm, found.mean, found.low, found.high, found.n])
-    return pd.DataFrame(out, columns=["arm", "value", "low", "high", "n"])
+    return pd.DataFrame(out, columns=["arm", *ENDS, "n"])
 
 
-def link_finding(link: pd.DataFrame) -> str:
-    """The sentence for the uniformity figure, for the base arm."""
-    row = link.set_index("arm").loc["base"]
-    if row["low"] <= 0 <= row["high"] or np.isnan(row["low"]):
-        what = "No link shows between a class's background uniformity and what it loses"
-    else:
-        more = "more" if row["value"] < 0 else "less"
-        what = f"Classes whose backgrounds are alike lose {more}"
-    return (
-        f"{what}: base, Spearman {row['value']:+.2f} "
-        f"({row['low']:+.2f} to {row['high']:+.2f}, {row['n']:.0f} classes)"
-    )
+def sensitivity(robustness: pd.DataFrame) -> pd.DataFrame:
+    """Effects through every kind of masks (columns `masks`, `usable` added)."""
+    keys = ["masks", "usable"]
+    parts = [
+        effects_of.effects(part.drop(columns=keys)).assign(**dict(zip(keys, names, strict=True)))
+        for names, part in robustness.groupby(keys, sort=False)
+    ]
+    return pd.concat(parts, ignore_index=True)
 
 
-def mask_finding(sensitivity: pd.DataFrame) -> str:
-    """Whether the two main conclusions hold through every kind of masks."""
-    down = select(sensitivity, "shifted-clean", "random_background", "both")
-    base = down[down["arm"] == "base"]
-    helped = select(sensitivity, "bgaugment-base", "random_background", "both")
-    wide = down.pivot(index="masks", columns="arm", values="value")
-    less = int((wide["bgaugment"] > wide["base"]).sum())
-    above, lost = int((helped["low"] > 0).sum()), int((base["high"] < 0).sum())
-    return (
-        f"Through {len(base)} kinds of masks: base surely loses with {lost}, BGAugment loses less "
-        f"than base with {less} and is surely better on new backgrounds with {above}"
-    )
+# ----------------------------------------------------------------------------- means over models
 
 
-def background_gap(effects: pd.DataFrame, kind: str = "filled") -> pd.DataFrame:
-    """MAP@R on a same-class place minus on another class's place, per model, paired.
+def settings_table(
+    classes: pd.DataFrame, contrasts: list[str], sign: int = 1, clean: bool = False
+) -> pd.DataFrame:
+    """Points of MAP@R with joint intervals: a row a setting, a column an arm (or contrast).
 
-    `kind` is a key of lib.images.conditions.GAPS: how the object was taken off the place.
+    Settings that were not measured are left out.
+
+    Args:
+        contrasts: `["shifted-clean"]` (columns: arms), or contrasts of arms. sign: -1 for losses.
+        clean: also the clean images (gains of an arm).
     """
-    gap = select(effects, "same-other", test_conditions.GAPS[kind][0], "both")
-    return gap[[*trained_models.MODEL, "value", "low", "high", "p", "p_holm", "n"]].reset_index(
-        drop=True
-    )
+    settings = ({"clean": ("clean", "both")} if clean else {}) | SETTINGS
+    rows: dict[str, dict[str, str]] = {}
+    for name, setting in settings.items():
+        for contrast in contrasts:
+            for row in effects_of.joint(classes, contrast, *setting).to_dict("records"):
+                shown = row["arm"] if contrast == "shifted-clean" else contrast
+                rows.setdefault(name, {})[pair_label(shown)] = told(row, sign * 100)
+    table = pd.DataFrame.from_dict(rows, orient="index").fillna("–")
+    return table.set_axis(table.index.astype(str))
 
 
-def gap_finding(gap: pd.DataFrame) -> str:
-    """The sentence that the BG-gap figure is titled with."""
-    words = [
-        f"{LABELS[arm]} {part['value'].mean() * 100:.1f}"
-        for arm, part in gap.groupby("arm", sort=False)
-    ]
-    return "MAP@R points that a place of the own class is worth over another's: " + ", ".join(words)
+def gains_by_loss(classes: pd.DataFrame, effects: pd.DataFrame, contrast: str) -> pd.DataFrame:
+    """A contrast of arms in points of MAP@R, a row a loss: mean over seeds [joint interval].
+
+    Beside it, in how many seeds the interval over classes lies above and below zero.
+    """
+    rows: dict[str, dict[tuple[str, str], str]] = {}
+    for condition in PAPER[::-1]:
+        name = "clean" if condition == "clean" else "random background"
+        found = effects_of.joint(classes, contrast, condition, "both", by=("loss",))
+        seeds = select(effects, contrast, condition, "both")
+        for row in found.to_dict("records"):
+            own = seeds[seeds["loss"] == row["loss"]]
+            line = rows.setdefault(label_of(row["loss"]), {})
+            line[name, "gain ↑"] = told(row)
+            line[name, "significantly better"] = f"{(own['low'] > 0).sum()} of {len(own)}"
+            line[name, "significantly worse"] = f"{(own['high'] < 0).sum()} of {len(own)}"
+    return pd.DataFrame.from_dict(rows, orient="index")
 
 
-def map_finding(table: pd.DataFrame) -> str:
-    """The sentence for the heat map: what the background alone still retrieves."""
-    values = levels(table)
-    if "background_only" not in set(values["condition"]):
-        return "MAP@R of every model under every condition"
-    alone = values[values["condition"] == "background_only"].set_index("arm")["mean"]
-    words = [
-        f"{LABELS[arm]} {alone[alone.index == arm].mean():.1f} %" for arm in alone.index.unique()
-    ]
-    return "With the object painted out, MAP@R is still " + ", ".join(words)
+def measured_levels(classes: pd.DataFrame) -> list[str]:
+    """The conditions in their order."""
+    return list(classes["condition"].unique())
+
+
+def contrasts_of(classes: pd.DataFrame) -> list[str]:
+    """The contrasts of arms that the study has (`bgaugment-base`)."""
+    levels_there = list(classes[LEVEL].drop_duplicates().itertuples(index=False, name=None))
+    names = dict.fromkeys(name for name, _, _ in effects_of.contrasts(levels_there))
+    return [name for name in names if name not in ("shifted-clean", "same-other")]

@@ -8,14 +8,13 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 from IPython.display import Image as Picture
-from IPython.display import display
+from IPython.display import Markdown, display
 
 from lib.core.files import atomic
 from lib.training import arms
 
 # Okabe-Ito, safe for colour-blind readers; an arm has its colour everywhere
 COLOURS = {"base": "#D55E00", "bgaugment": "#0072B2", "untrained": "#666666"}
-LABELS = {"base": "base", "bgaugment": "BGAugment", "untrained": "untrained trunk"}
 MARKERS = {"base": "o", "bgaugment": "s", "untrained": "D"}
 PALETTE = ["#009E73", "#CC79A7", "#E69F00", "#56B4E9"]  # for arms that have no colour of their own
 SHAPES = ["^", "v", "P", "X"]
@@ -38,8 +37,9 @@ STYLE = {
 
 
 def label(arm: str) -> str:
-    """How an arm is called in figures."""
-    return arms.labels([arm])[arm]
+    """How an arm is called in figures; one that is not in the table keeps its name."""
+    known = arm == arms.UNTRAINED or arm in arms.ARMS
+    return arms.labels([arm])[arm] if known else arm
 
 
 def colour(arm: str) -> str:
@@ -53,7 +53,16 @@ def marker(arm: str) -> str:
 
 
 def _further(arm: str) -> int:
-    return [name for name in arms.ARMS if name not in COLOURS].index(arm)
+    further = [name for name in arms.ARMS if name not in COLOURS]
+    return further.index(arm) if arm in further else len(further)
+
+
+def legend(names: list[str]) -> list[plt.Line2D]:
+    """A handle for every arm."""
+    return [
+        plt.Line2D([], [], ls="", color=colour(arm), marker=marker(arm), label=label(arm))
+        for arm in names
+    ]
 
 
 def use_style() -> None:
@@ -61,14 +70,20 @@ def use_style() -> None:
     mpl.rcParams.update(STYLE)
 
 
-def show(figure: plt.Figure, folder: Path, name: str, alt: str, photographs: bool = False) -> None:
+def show(
+    figure: plt.Figure | None, folder: Path, name: str, alt: str, photographs: bool = False
+) -> None:
     """Keep a figure under `folder` and show it in the notebook with its alternative text.
 
     Args:
+        figure: None shows `alt` as text: why there is none.
         name: file name without suffix.
-        alt: what a reader who cannot see the picture should know.
+        alt: what a reader who cannot see the image should know.
         photographs: keep it as JPEG only (small) instead of PNG and SVG.
     """
+    if figure is None:
+        display(Markdown(alt))
+        return
     kind = "jpeg" if photographs else "png"
     data = keep(figure, folder, name, photographs)
     display(Picture(data, format=kind, alt=alt, metadata={"alt": alt}))
@@ -100,7 +115,7 @@ def headline(figure: plt.Figure, finding: str, note: str = "", size: float = 11)
 def contact_sheet(
     images: list[np.ndarray], captions: list[str], columns: int, title: str, cell: float = 1.5
 ) -> plt.Figure:
-    """A page of pictures (uint8 HxWx3 or HxW, any sizes), each with a caption below."""
+    """A page of images (uint8 HxWx3 or HxW, any sizes), each with a caption below."""
     rows = -(-len(images) // columns)
     size = (columns * cell, rows * (cell + 0.22) + 0.4)
     figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
@@ -113,10 +128,10 @@ def contact_sheet(
     return figure
 
 
-def framed(axis: plt.Axes, picture: np.ndarray, right: bool | None) -> None:
-    """A picture in a frame: green for a right one, grey for a wrong one, black for a query."""
+def framed(axis: plt.Axes, image: np.ndarray, right: bool | None) -> None:
+    """An image in a frame: green for a right one, grey for a wrong one, black for a query."""
     colour = "black" if right is None else "#009E73" if right else "#bbbbbb"
-    axis.imshow(picture)
+    axis.imshow(image)
     axis.set(xticks=[], yticks=[])
     axis.spines[:].set(visible=True, color=colour, linewidth=3)
 

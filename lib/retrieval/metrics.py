@@ -6,7 +6,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lib.retrieval.search import check_exclude, check_search, chunk_size, drafts_of, exact_nearest
+from lib.retrieval.search import (
+    check_exclude,
+    check_search,
+    chunk_size,
+    drafts_of,
+    exact_nearest,
+    neighbours,
+)
 
 
 def _chance_of_hit(r: Tensor, candidates: Tensor) -> Tensor:
@@ -95,6 +102,40 @@ def evaluate(
         for name, values in _score(hits, depth).items():
             scores[name][rows] = values
     return {**scores, "r": r}
+
+
+@torch.no_grad()
+def evaluate_apart(embeddings: Tensor, labels: Tensor, groups: Tensor) -> dict[str, Tensor]:
+    """`evaluate` among themselves, without the gallery images that share the query's group.
+
+    These are never neighbours, nor counted in R. Where a group is a background photograph, nothing
+    is found by the photograph alone.
+
+    Args:
+        embeddings: (N, D) L2-normalised. labels, groups: (N,) integers.
+
+    Returns:
+        As `evaluate`; undefined (NaN) where no image of the class is left.
+    """
+    pairs = torch.stack([labels, groups], dim=1)
+    kin, grouped = _sizes(pairs), _sizes(groups[:, None])
+    r = _sizes(labels[:, None]) - kin
+    scores = {name: torch.full_like(r, torch.nan, dtype=torch.float64) for name in METRICS}
+    most = min(len(labels) - 1, int((r + grouped - 1).max()))
+    near, _ = neighbours(embeddings, k=most)
+    apart = groups[near] != groups[:, None]
+    order = apart.logical_not().int().argsort(dim=1, stable=True)
+    hits = (labels[near] == labels[:, None]).gather(1, order)
+    rows = torch.where(r > 0)[0]
+    for name, values in _score(hits[rows, : int(r.max())], r[rows]).items():
+        scores[name][rows] = values
+    return {**scores, "r": r}
+
+
+def _sizes(keys: Tensor) -> Tensor:
+    """How many rows of `keys` (N, K) are equal to each, itself among them."""
+    _, code, counts = keys.unique(dim=0, return_inverse=True, return_counts=True)
+    return counts[code]
 
 
 def chance_levels(

@@ -16,6 +16,7 @@ from lib.core.hardware import autocast, device, fixed_threads
 from lib.core.progress import say
 from lib.images.scenes import Scenes
 from lib.models.embedder import Embedder
+from lib.models.embedding import forward_of
 from lib.training import arms, losses
 from lib.training.recipe import OPTIMISERS, Recipe, check
 from lib.training.sampling import epoch_rows
@@ -135,11 +136,12 @@ class Run:
     def validate(self) -> dict[str, float]:
         """Validation MAP@R on clean images, on replaced backgrounds, and as the arm selects."""
         recipe, found = self.recipe, {}
+        forward = forward_of(self.model, recipe.image_size, recipe.precision)
         for condition in dict.fromkeys((*ALWAYS, self.arm.select_on)):
             try:
                 scores = validation(
                     self.model, self.scenes, condition, recipe.seed, recipe.image_size,
-                    recipe.precision,
+                    recipe.precision, forward,
                 )  # fmt: skip
             except ValueError as error:  # embeddings that are no numbers, or zero
                 raise StudyError(f"validation failed: {error} ({self._rates()}") from error

@@ -3,20 +3,26 @@
 import torch
 from torch import Tensor
 
-from lib.core.hardware import device
 from lib.images.scenes import Scenes
 from lib.models import embedding
 from lib.models.embedder import Embedder
+from lib.models.openvino_forward import Forward
 from lib.retrieval import metrics
 
 
 def validation(
-    model: Embedder, scenes: Scenes, condition: str, seed: int, size: int, precision: str
+    model: Embedder,
+    scenes: Scenes,
+    condition: str,
+    seed: int,
+    size: int,
+    precision: str,
+    forward: Forward | None = None,
 ) -> Tensor:
     """MAP@R of every validation image (N,) as a query among the others, backgrounds by `seed`."""
     rows = scenes.store.rows("validation")
     vectors = embedding.embed(
         model, scenes, rows, condition, draw=0, seed=seed, size=size, precision=precision,
-        pool="validation", batch=32 if device().type == "cpu" else 256,
+        pool="validation", forward=forward,
     )  # fmt: skip
     return metrics.evaluate(vectors, torch.as_tensor(scenes.store.labels[rows]))["map_at_r"]

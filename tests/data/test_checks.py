@@ -76,7 +76,7 @@ def test_every_oddity_is_seen(odd: Path) -> None:
     assert tuple(files.loc["c0/rotated.jpg", ["height", "width"]]) == (40, 30)
     assert tuple(files.loc["c0/tiny.png", ["height", "width"]]) == (1, 1)
     counts = checks.count_faults(pd.read_csv(paths.StudyPaths("s").prepared / "faults.csv"))
-    assert counts.set_index("fault")["pictures"]["same bytes in two splits"] == 2
+    assert counts.set_index("fault")["images"]["same bytes in two splits"] == 2
 
 
 @pytest.mark.fault(

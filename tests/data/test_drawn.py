@@ -47,7 +47,7 @@ def test_files_agree_with_the_index(drawn: Path) -> None:
 
 
 def test_bytes_do_not_depend_on_threads_or_on_earlier_runs(drawn, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(dataset.os, "cpu_count", lambda: 1)
+    monkeypatch.setattr(dataset, "workers", lambda: 1)
     root = tmp_path / "set"
     (root / "images").mkdir(parents=True)
     (root / "images" / "old.png").touch()  # a leftover of other settings must go
@@ -86,6 +86,14 @@ def test_splits_share_no_class_and_hold_several_families() -> None:
     assert table.class_name.nunique() == 40 and table.label.tolist() == list(range(40))
     families = table.class_name.str.split("_").str[0].groupby(table.split).nunique()
     assert families.min() >= 3
+
+
+def test_the_order_in_which_splits_are_named_changes_nothing() -> None:
+    """Options are kept with sorted keys, so that two orders are one request."""
+    one = dataset.plan(0, 0.9, 0.5, {"train": 3, "val": 2, "test": 2}, 2)
+    pd.testing.assert_frame_equal(
+        one, dataset.plan(0, 0.9, 0.5, {"test": 2, "val": 2, "train": 3}, 2)
+    )
 
 
 def test_habitats_follow_the_bias_and_stay_in_the_split() -> None:

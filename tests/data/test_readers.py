@@ -190,7 +190,6 @@ def test_the_authors_repository_is_unpacked_and_its_commit_checked(
         members.write(
             home / "1_mask.png", f"{authors_repository.ROOT}/notebooks/gt_masks/sop/1_mask.png"
         )
-        members.writestr(f"{authors_repository.ROOT}/train.py", "raise")
         members.comment = b"another"
     with pytest.raises(StudyError, match="commit 'another'"):
         backgrounds.pools("unsplash", 0, 0, 20)
@@ -203,6 +202,5 @@ def test_the_authors_repository_is_unpacked_and_its_commit_checked(
     assert len(authors_repository.hand_masks("sop")) == 1 and not authors_repository.hand_masks(
         "cub200"
     )
-    assert not list((paths.RAW / "authors").rglob("*.py"))
     monkeypatch.setattr(download, "_attempt", None)  # nothing more is downloaded
     backgrounds.pools("unsplash", 0, 0, 20)

@@ -12,7 +12,7 @@ from lib.core import hardware
 from lib.images.scenes import Scenes
 from lib.models import trunks
 from lib.models.embedder import Embedder
-from lib.training import losses, trainer
+from lib.training import arms, losses, trainer
 from lib.training import recipe as recipes
 from tests.helpers import run, text_of
 from tests.training.test_trainer import TINY, Tiny
@@ -20,8 +20,8 @@ from tests.training.test_trainer import TINY, Tiny
 
 @pytest.fixture
 def tables() -> Iterator[None]:
-    """The tables of losses and trunks are put back afterwards."""
-    kept = [(table, dict(table)) for table in (losses.LOSSES, trunks.TRUNKS)]
+    """The tables of losses, trunks and arms are put back afterwards."""
+    kept = [(table, dict(table)) for table in (losses.LOSSES, trunks.TRUNKS, arms.ARMS)]
     yield
     for table, before in kept:
         table.clear()
@@ -39,6 +39,23 @@ def test_every_added_loss_trains(study: str, tables: None) -> None:
         training = trainer.Run(replace(recipe, loss=name), scenes)
         values = [float(training.step(np.arange(12), number=0)) for _ in range(20)]
         assert values[-1] < values[0], name
+
+
+def test_every_added_arm_trains(study: str, tables: None) -> None:
+    known = set(arms.ARMS)
+    run("add-an-arm.md")
+    added = [name for name in arms.ARMS if name not in known]
+    assert added == ["greyaugment", "half", "faded", "pairs"]
+    trunks.TRUNKS["tiny"] = trunks.Trunk(lambda pretrained: Tiny(), "", trunks.LITE, 8, "")
+    scenes, recipe = Scenes(study, "drawn"), recipes.Recipe(**TINY)
+    seen = {}
+    for name in ("base", *added):
+        made = trainer.Run(replace(recipe, arm=name), scenes)
+        made.step(np.arange(8), number=0)
+        seen[name] = made.model.head.weight.detach().clone()
+    for name in added:
+        assert not torch.equal(seen[name], seen["base"]), name
+    assert arms.pairs(["base", "pairs", "half"]) == [("pairs", "base"), ("half", "base")]
 
 
 def test_the_added_trunk_embeds(tables: None) -> None:

@@ -189,7 +189,11 @@ def test_every_model_condition_and_side_has_its_rows(study: str, models: list) -
     found = [embeddings.per_query(study, m, Scenes(study, "drawn"), planned) for m in models]
     rows = pd.concat(itertools.chain(*found))
     counts = rows.groupby(["arm", "condition", "sides", "draw"]).size()
-    assert len(counts) == 3 * (1 + 2 * 2) and (counts == 12).all()
+    assert len(counts) == 3 * (1 + 3 * 2) and (counts == 12).all()
+    apart = rows[rows["sides"] == "unshared"].set_index(["arm", "draw", "row"])["map_at_r"]
+    both = rows[(rows["sides"] == "both") & (rows["condition"] == "random_background")]
+    both = both.set_index(["arm", "draw", "row"])["map_at_r"]
+    assert (apart != both.loc[apart.index]).any()  # three photographs behind twelve images
 
 
 def test_masks_of_other_kinds_are_named_made_and_kept(study: str) -> None:

@@ -39,18 +39,12 @@ ROOT = Path(__file__).resolve().parent.parent.parent
     "refused, file named",
 )
 @pytest.mark.parametrize("name", ["pixels.u8", "index.csv", "store.json"])
-@pytest.mark.parametrize("place", [0.0, 0.37, 1.0])
+@pytest.mark.parametrize("place", np.linspace(0, 1, 9))
 def test_a_flipped_bit_in_a_store_is_refused(study: str, name: str, place: float) -> None:
     folder = paths.StudyPaths(study).prepared / "images"
-    before = Store.open(folder).image(3).copy()
     flip(folder / name, place)
-    try:
-        found = Store.open(folder)
-    except (StudyError, KeyError) as error:
-        assert name in str(error) or "pixels.u8" in str(error) or name == "store.json"
-    else:  # white space at the end of store.json
-        assert name == "store.json"
-        np.testing.assert_array_equal(found.image(3), before)
+    with pytest.raises(StudyError, match=f"images.*{name}"):
+        Store.open(folder)
 
 
 @pytest.mark.fault(

@@ -67,6 +67,28 @@ def test_mates_are_of_the_class_and_strangers_are_not(scenes: Scenes) -> None:
         assert set(choice.background[rows]) <= pool
 
 
+def test_a_shared_photograph_is_not_shared_pixels(scenes: Scenes) -> None:
+    rows = scenes.store.rows("test")
+    choice = test_conditions.choose(scenes, rows, "test", 0, 0)
+    assert len(set(choice.background[rows])) < len(rows)  # three photographs, twelve images
+    crops = np.stack([getattr(choice.crop, name)[rows] for name in ("top", "left", "height")], 1)
+    assert len(np.unique(np.column_stack([crops, choice.background[rows]]), axis=0)) == len(rows)
+    assert choice.crop.flip[rows].any() and not choice.crop.flip[rows].all()
+
+
+def test_places_elsewhere_are_dealt_out_from_other_splits(scenes: Scenes) -> None:
+    rows, split = scenes.store.rows("test"), scenes.store.index["split"]
+    choice = test_conditions.choose(scenes, rows, "test", 0, 0)
+    assert set(split[choice.elsewhere[rows]]) == {"train", "validation"}
+    assert len(set(choice.elsewhere[rows])) == len(rows) and not choice.mirrored[rows].any()
+    many = np.concatenate([rows, scenes.store.rows("validation")])  # more than training images
+    again = test_conditions.choose(scenes, many, "test", 0, 0)
+    pairs = set(zip(again.elsewhere[many], again.mirrored[many], strict=True))
+    assert set(split[again.elsewhere[many]]) == {"train"} and len(pairs) == len(many)
+    first, second = (show(scenes, ["unshared_background"], d) for d in (0, 1))
+    assert (first["unshared_background"] != second["unshared_background"]).any()
+
+
 def test_who_is_alone_stays_at_home_and_an_empty_pool_is_refused(scenes: Scenes) -> None:
     rows, labels = scenes.store.rows("test"), scenes.store.labels
     few = np.append(rows[labels[rows] == labels[rows[0]]], rows[-2])  # a class, and one alone

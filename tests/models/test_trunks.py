@@ -4,11 +4,13 @@ import pickle
 from pathlib import Path
 
 import pytest
+import requests
 import torch
 import torchvision
 
 from lib.core.errors import StudyError
 from lib.core.files import digest
+from lib.data import download
 from lib.models import trunks
 
 
@@ -65,7 +67,7 @@ def test_timm_says_how_its_networks_are_fed() -> None:
     assert trunks.get("timm:resnet18").normalise.mean == pytest.approx(trunks.IMAGENET.mean)
     half = trunks.get("timm:tf_efficientnet_lite0").normalise
     assert half.mean == half.std == (127.5,) * 3
-    with pytest.raises(StudyError, match="timm knows no network 'resnet_18'"):
+    with pytest.raises(StudyError, match="timm knows no model 'resnet_18'"):
         trunks.get("timm:resnet_18")
     with pytest.raises(StudyError, match="Only convolutional trunks"):
         trunks.get("timm:vit_tiny_patch16_224").build(False).features(torch.zeros(1, 3, 224, 224))
@@ -116,6 +118,31 @@ def test_published_weights_come_from_the_cache_or_not_at_all(tmp_path, monkeypat
     assert torch.equal(kept["weight"], torch.ones(2))
     with pytest.raises(StudyError) as caught:
         trunks.download_weights("http://127.0.0.1:9/other-12345678.pth")
-    assert "other-12345678.pth are not in" in str(caught.value)
-    assert "Put the file there, or use trunk efficientnet_lite0" in str(caught.value)
+    for part in ("other-12345678.pth", str(tmp_path / "checkpoints"), "efficientnet_lite0"):
+        assert part in str(caught.value)
     assert not list((tmp_path / "checkpoints").glob("*other*"))
+    (tmp_path / "checkpoints" / name).write_bytes(b"another file")
+    with pytest.raises(StudyError, match=f"{name} has sha256 .* expected {name[4:12]}"):
+        trunks.download_weights(f"http://127.0.0.1:9/{name}")
+
+
+def test_weights_come_by_the_downloader_that_tries_again(tmp_path, monkeypatch) -> None:
+    """Cut twice, damaged once: the file gets its name only when its sha256 is the one in it."""
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(download, "PAUSE", 0.0)
+    made, tries = tmp_path / "made.pth", []
+    torch.save({"weight": torch.ones(2)}, made)
+    name, body = f"net-{digest(made)[:8]}.pth", made.read_bytes()
+
+    def cut(_url: str, part: Path) -> None:
+        tries.append(part)
+        part.write_bytes(body[: 100 * len(tries)] if len(tries) < 3 else body)
+        if len(tries) < 3:
+            raise requests.ConnectionError("cut")
+
+    monkeypatch.setattr(download, "_attempt", cut)
+    assert torch.equal(trunks.download_weights(f"http://x/{name}")["weight"], torch.ones(2))
+    assert len(tries) == 3
+    with pytest.raises(StudyError, match="expected 12345678"):
+        trunks.download_weights("http://x/net-12345678.pth")
+    assert [file.name for file in (tmp_path / "checkpoints").iterdir()] == [name]

@@ -10,7 +10,7 @@ from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
 from pytorch_metric_learning.utils.inference import CustomKNN
 
 from lib.retrieval import search as knn
-from lib.retrieval.metrics import METRICS, chance_levels, evaluate
+from lib.retrieval.metrics import METRICS, chance_levels, evaluate, evaluate_apart
 from lib.retrieval.search import neighbours
 
 LIBRARY = {
@@ -351,3 +351,24 @@ def test_wrong_arguments_are_refused_in_words(change, words):
     }
     with pytest.raises(ValueError, match=words):
         evaluate(**(given | change))
+
+
+def test_what_shares_a_group_is_neither_found_nor_looked_for() -> None:
+    """Against a loop over queries, each with a gallery of its own."""
+    generator = torch.Generator().manual_seed(3)
+    labels = torch.randint(0, 4, (40,), generator=generator)
+    groups = torch.randint(0, 5, (40,), generator=generator)
+    labels[-1] = 9  # a class of one image
+    labels[:2], groups[:2] = 8, 3  # a class whose two images share their group
+    vectors = unit(40, 6, seed=4)
+    found = evaluate_apart(vectors, labels, groups)
+    for query in range(40):
+        others = (groups != groups[query]).nonzero()[:, 0]
+        alone = evaluate(
+            vectors[[query]], labels[[query]], vectors[others], labels[others],
+            exclude=torch.tensor([-1]),
+        )  # fmt: skip
+        assert found["r"][query] == alone["r"][0]
+        for name in METRICS:
+            torch.testing.assert_close(found[name][query], alone[name][0], equal_nan=True)
+    assert found["map_at_r"][[0, 1, 39]].isnan().all()

@@ -328,7 +328,6 @@ def test_a_study_writes_what_the_next_step_reads(study, recipe) -> None:
     found = models.models_of(study)
     assert [m.arm for m in found] == ["untrained", "base", "bgaugment", "base", "bgaugment"]
     assert all(m.weights.exists() for m in found[1:])
-    assert len({m.identity for m in found}) == 5
     assert models.trained(study) == {
         "losses": ["triplet"], "arms": ["base", "bgaugment"], "seeds": [0, 1],
     }  # fmt: skip

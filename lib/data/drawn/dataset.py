@@ -1,24 +1,21 @@
 """The drawn data set: which object stands before which surroundings, written as files."""
 
-import os
 import shutil
 import tempfile
-import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+
 import numpy as np
 import pandas as pd
 from PIL import Image
-from scipy.interpolate import PchipInterpolator
 
 from lib.core.errors import StudyError
-from lib.data.drawn.objects import size_of, draw_habitats, draw_toys, picture, stream
-from lib.data.drawn.surroundings import Array, BACKDROPS, draw_place, view
+from lib.core.hardware import workers
+from lib.data.drawn.objects import draw_habitats, draw_toys, picture, size_of, stream
+from lib.data.drawn.surroundings import BACKDROPS, Array, draw_place, view
 
-# ---- folders ----
+ORDER = ("train", "val", "validation", "test")  # whatever the order in which they are given
 
 
 def plan(
@@ -31,7 +28,8 @@ def plan(
     """
     names = [toy.name for toy in draw_toys(seed, sum(classes.values()))]
     rows, first = [], 0
-    for split, count in classes.items():
+    for split in sorted(classes, key=lambda name: ORDER.index(name) if name in ORDER else 9):
+        count = classes[split]
         chance = bias if split == "train" else test_bias
         if not 0 <= chance <= 1 or images_per_class < 1 or count < (2 if chance < 1 else 1):
             raise StudyError(
@@ -53,17 +51,15 @@ def _publish(root: Path, jobs: list, work: Callable, table: pd.DataFrame | None 
     """Run `work(folder, job)` in threads on a folder beside `root`, then let it take its place."""
     root = Path(root)
     root.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{root.name}.", dir=root.parent))
-    try:
-        with ThreadPoolExecutor(os.cpu_count()) as pool:  # numpy lets threads work side by side
+    with tempfile.TemporaryDirectory(prefix=f".{root.name}.", dir=root.parent) as scratch:
+        draft = Path(scratch) / "new"
+        draft.mkdir()
+        with ThreadPoolExecutor(workers()) as pool:  # numpy lets threads work side by side
             list(pool.map(lambda job: work(draft, job), jobs))
         if table is not None:
             table.to_csv(draft / "index.csv", index=False, lineterminator="\n")
-        draft.chmod(0o755)  # mkdtemp makes private folders
         shutil.rmtree(root, ignore_errors=True)
         draft.rename(root)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
 
 
 def _save(path: Path, pixels: Array) -> None:

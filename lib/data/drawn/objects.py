@@ -6,22 +6,16 @@ parallel rays; the mask is the share of a pixel's 2x2 rays that hit. A class sta
 place (its habitat) with a given probability, else in the place of another class of its split.
 """
 
-import os
-import shutil
-import tempfile
 import zlib
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from pathlib import Path
 from typing import NamedTuple
+
 import numpy as np
-import pandas as pd
-from PIL import Image
 from scipy.interpolate import PchipInterpolator
 
 from lib.core.errors import StudyError
-from lib.data.drawn.surroundings import Array, HABITATS, Place, draw_place, hsv, mix, view
+from lib.data.drawn.surroundings import HABITATS, Array, Place, draw_place, hsv, mix, view
 
 BODY, TRIM, DARK, CREAM, WARM = range(5)  # tones; BODY carries the texture
 Parts = dict[int, Array]  # tone -> signed distance (N,)
@@ -167,14 +161,8 @@ def _rocket(x, y, z, a, b, c):
 
 
 FAMILIES: dict[str, Callable[..., Parts]] = {
-    "mug": _mug,
-    "vase": _vase,
-    "teapot": _teapot,
-    "lamp": _lamp,
-    "duck": _duck,
-    "fish": _fish,
-    "mushroom": _mushroom,
-    "rocket": _rocket,
+    build.__name__[1:]: build
+    for build in (_mug, _vase, _teapot, _lamp, _duck, _fish, _mushroom, _rocket)
 }
 SIDEWAYS = ("duck", "fish")  # their texture is projected along z, not wrapped around y
 

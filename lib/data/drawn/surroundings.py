@@ -7,9 +7,8 @@ new kind of place one entry in HABITATS (behind objects) or BACKDROPS (replaceme
 
 from collections.abc import Callable
 from typing import NamedTuple
+
 import numpy as np
-
-
 
 Array = np.ndarray
 TILE = 256  # side of the periodic noise tile, in lattice points

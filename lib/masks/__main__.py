@@ -1,0 +1,8 @@
+"""The measuring step of page 02: `python -m lib.masks --study demo`."""
+
+import sys
+
+from lib.core import stage
+from lib.masks.quality import measure
+
+sys.exit(stage.main(measure, "masks"))

@@ -1,0 +1,85 @@
+"""06_report on a tiny measured study, and the tables behind its answers."""
+
+import json
+import re
+
+import pandas as pd
+import pytest
+
+from lib.core import paths
+from lib.evaluation import effects
+from lib.report import answers, style
+from lib.training import arms
+from tests.report import tiny
+
+PAPER = ["clean", "random_background"]
+MANY = [*PAPER, "same_class_background", "other_class_background", "foreground_only"]
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(paths, "REPORTS", tmp_path / "reports")
+    monkeypatch.setitem(arms.ARMS, "greyaugment", arms.Arm("GreyAugment", arms.replaced(arms.grey)))
+    style.use_style()
+
+
+@pytest.mark.parametrize(
+    ("names", "conditions", "losses", "seeds"),
+    [
+        (["base", "bgaugment", "greyaugment"], MANY, tiny.LOSSES, (0, 1)),
+        (["base"], PAPER, ("triplet",), (0,)),
+        (["bgaugment"], ["clean"], tiny.LOSSES, (0,)),
+    ],
+)
+def test_the_page_has_no_holes(names, conditions, losses, seeds) -> None:
+    tiny.write("tiny", names, conditions, losses, seeds)
+    shown, _ = tiny.tell("06_report", study="tiny")
+    assert not re.search(r"\bnan\b|NaN", shown)
+    for name in names:
+        assert style.label(name) in shown
+    text = (paths.REPORTS / "summaries" / "tiny.json").read_text()
+    assert "NaN" not in text
+    entry = json.loads(text)
+    assert entry["arms"] == names and set(entry["map_at_r_percent"]) == {"untrained", *names}
+    assert set(entry["gains"]) == {f"{a}-{b}" for a, b in arms.pairs(names)}
+    assert len(entry["models"]) == 1 + len(losses) * len(names)
+
+
+def test_seeds_are_means_over_losses() -> None:
+    m = tiny.write("tiny", ["base", "bgaugment"], PAPER)
+    table = answers.by_seed(effects.effects(m.classes), ["bgaugment-base"])
+    assert list(table) == ["base", "BGAugment", "BGAugment − base"] and list(table.index) == [0, 1]
+    moved = m.classes.query("arm == 'base' and seed == 1 and sides == 'both'")
+    mean = moved.groupby("condition")["map_at_r"].mean()
+    expected = 100 * (mean["random_background"] - mean["clean"])
+    assert table.loc[1, "base"] == pytest.approx(expected)
+    assert answers.over_seeds(table).loc["base", "seeds"] == 2
+
+
+def test_what_choosing_the_epoch_contributes() -> None:
+    rows = [
+        [epoch, condition, value, 2]
+        for epoch, clean, moved in ((0, 0.1, 0.1), (1, 0.5, 0.2), (2, 0.4, 0.35))
+        for condition, value in (("clean", clean), ("random_background", moved))
+    ]
+    table = pd.DataFrame(rows, columns=["epoch", "condition", "map_at_r", "best"])
+    table = table.assign(loss="triplet", seed=0)
+    both = pd.concat([table.assign(arm="bgaugment"), table.assign(arm="base", best=1)])
+    found = answers.checkpoint_choice(both)
+    assert dict(found) == {"bgaugment": pytest.approx(15.0)}  # 0.35 against 0.20
+
+
+def test_joint_attention_is_narrower_than_the_mean_of_ends() -> None:
+    rows = pd.DataFrame(
+        [
+            ["a" if odd else "b", "base", 0, row, row, 0.5 + (0.2 if odd else -0.2) * (row % 2)]
+            for row in range(12)
+            for odd in (True, False)
+        ],
+        columns=["loss", "arm", "seed", "row", "label", "value"],
+    ).assign(
+        method="smoothgrad", target="distance_to_black", metric="attention_score", defined=True
+    )
+    row = answers.attention_table(rows).loc["base"]
+    assert row["value"] == pytest.approx(0.5)
+    assert row["high"] - row["low"] < 1e-9  # the losses' deviations cancel image by image

@@ -1,0 +1,111 @@
+"""04_shift on a tiny measured study: any arms, any conditions, no holes."""
+
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lib.core import paths
+from lib.core.errors import StudyError
+from lib.evaluation import effects
+from lib.report import shift_figures, shift_tables, style
+from lib.training import arms
+from tests.report import tiny
+
+PAPER = ["clean", "random_background"]
+MANY = [
+    *PAPER,
+    "same_class_background",
+    "other_class_background",
+    "own_background",
+    "background_only",
+]
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path, monkeypatch) -> None:
+    """Reports of their own, and a third arm."""
+    monkeypatch.setattr(paths, "REPORTS", tmp_path / "reports")
+    monkeypatch.setitem(arms.ARMS, "greyaugment", arms.Arm("GreyAugment", arms.replaced(arms.grey)))
+    style.use_style()
+
+
+@pytest.mark.parametrize(
+    ("names", "conditions", "losses", "seeds"),
+    [
+        (["base", "bgaugment", "greyaugment"], MANY, tiny.LOSSES, (0, 1)),
+        (["base"], PAPER, ("triplet",), (0,)),
+        (["bgaugment"], ["clean"], tiny.LOSSES, (0,)),
+        (["base", "greyaugment"], [*PAPER, "foreground_only"], tiny.LOSSES, (3, 4)),
+    ],
+)
+def test_the_page_has_no_holes(names, conditions, losses, seeds) -> None:
+    tiny.write("tiny", names, conditions, losses, seeds)
+    shown, _ = tiny.tell("04_shift", study="tiny")
+    assert not re.search(r"\bnan\b|NaN", shown)
+    folder = paths.StudyPaths("tiny").reports
+    table = pd.read_csv(folder / "retrieval.csv")
+    assert set(table["arm"]) == {"untrained", *names}
+    moved = pd.read_csv(folder / "effects.csv")
+    compared = {f"{a}-{b}" for a, b in arms.pairs(names)}
+    assert compared <= set(moved["contrast"])
+    for name in names if "random_background" in conditions else []:
+        assert style.label(name) in shown
+
+
+def test_three_arms_stand_in_every_figure() -> None:
+    m = tiny.write("tiny", ["base", "bgaugment", "greyaugment"], MANY)
+    table, moved = effects.summary(m.classes), effects.effects(m.classes)
+    per_class = effects.class_losses(m.classes).merge(m.labels, on="label")
+    link = shift_tables.class_link(per_class)
+    found = [
+        shift_figures.slopes(table), shift_figures.changes(moved, table),
+        shift_figures.background_gap(moved), shift_figures.query_only(moved),
+        shift_figures.uniformity(per_class, link), shift_figures.heat_map(table, MANY),
+        shift_figures.mask_sensitivity(shift_tables.sensitivity(m.robustness)),
+        shift_figures.nearest(*m.tiles("gallery")),
+    ]  # fmt: skip
+    for figure, finding in found:
+        assert "GreyAugment" in finding or "base" in finding
+        assert "nan" not in finding and figure.axes
+        style.plt.close(figure)
+    assert style.colour("greyaugment") not in {style.colour("base"), style.colour("bgaugment")}
+
+
+def test_shares_and_means_are_those_known_by_hand() -> None:
+    rows = pd.DataFrame(
+        [["base", "a", 0, 0.2], ["base", "a", 0, 0.4], ["base", "a", 1, 0.9]],
+        columns=["arm", "loss", "seed", "value"],
+    )
+    mean = shift_tables.means(rows, ["arm"])["value"].iloc[0]
+    assert mean == pytest.approx(0.6)  # (0.3 + 0.9) / 2, not the mean of three rows
+    m = tiny.write("tiny", ["base"], PAPER)
+    lost = shift_tables.percent_lost(effects.summary(m.classes))
+    both = m.classes[m.classes["sides"] == "both"]
+    wide = both.pivot_table(index="arm", columns="condition", values="map_at_r").loc["base"]
+    assert lost["base"] == pytest.approx(1 - wide["random_background"] / wide["clean"])
+    row = {"value": -0.0512, "low": -0.06, "high": -0.0004}
+    assert shift_tables.told(row, -100) == "5.1 [0.04, 6.0]"
+    assert shift_tables.told({**row, "low": np.nan, "high": np.nan}) == "-5.1"
+
+
+def test_joint_means_stand_in_the_settings_table() -> None:
+    m = tiny.write("tiny", ["base", "bgaugment"], MANY)
+    cost = shift_tables.settings_table(m.classes, ["shifted-clean"], sign=-1)
+    row = effects.joint(m.classes, "shifted-clean", "random_background", "query").set_index("arm")
+    assert cost.loc["random background, query only", "base"] == shift_tables.told(
+        row.loc["base"], -100
+    )
+    assert "background that no other image shares" not in cost.index  # not measured
+    gains = shift_tables.settings_table(m.classes, shift_tables.contrasts_of(m.classes), clean=True)
+    assert list(gains) == ["BGAugment − base"] and gains.index[0] == "clean"
+
+
+def test_conditions_are_chosen_by_name() -> None:
+    assert shift_tables.chosen("all", MANY) == MANY
+    assert shift_tables.chosen("paper", MANY) == PAPER
+    assert shift_tables.chosen("own_background", MANY) == ["clean", "own_background"]
+    assert shift_tables.chosen("paper", ["clean"]) == ["clean"]
+    with pytest.raises(StudyError, match="own_background"):
+        shift_tables.chosen("clean, own_backgroud", MANY)

@@ -1,0 +1,114 @@
+"""The lock is honest: what it names is what git holds, and what differs is told."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lib.core import paths
+from lib.report import stale
+
+PIPELINE = """
+stages:
+  shift:
+    matrix: {study: [mine]}
+    cmd: mkdir -p reports/mine/made && cp lib/a.py reports/mine/made/x && cp lib/a.py reports/mine/y
+    params: ["studies.mine.train"]
+    deps: [lib, data/facts, data/photographs]
+    outs:
+      - reports/mine/made: {cache: false}
+      - reports/mine/y: {cache: false}
+"""
+
+
+@pytest.fixture
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A study of one stage that DVC itself has run."""
+    files = {
+        "lib/a.py": "1", "lib/deeper/b.py": "2", "lib/__pycache__/a.pyc": "x",
+        "data/facts/f.csv": "3", "data/photographs/p.jpg": "4", "dvc.yaml": PIPELINE,
+        "params.yaml": "studies: {mine: {train: {epochs: 3, rate: 1.0e-4}}}",
+        ".dvcignore": "__pycache__\n", "reports/mine/06_report.html": "page",
+    }  # fmt: skip
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    for command in (["init", "-q", "--no-scm"], ["repro", "-q"]):
+        subprocess.run([sys.executable, "-m", "dvc", *command], cwd=tmp_path, check=True)
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    monkeypatch.setattr(paths, "REPORTS", tmp_path / "reports")
+    monkeypatch.setattr(paths, "PARAMS", tmp_path / "params.yaml")
+    stale.checksum.cache_clear()
+    return tmp_path
+
+
+@pytest.mark.slow
+def test_nothing_changed_is_not_stale(repository: Path) -> None:
+    assert stale.by_study() == {"mine": {}} and stale.sentence({}) == ""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("file", "text", "kind", "named"),
+    [
+        ("lib/deeper/b.py", "2 ", "code", "lib"),
+        ("lib/new.py", "", "code", "lib"),
+        ("data/facts/f.csv", "other", "data", "data/facts"),
+        ("data/photographs/p.jpg", "other", "data", "data/photographs"),
+        ("reports/mine/made/x", "edited by hand", "results", "reports/mine/made"),
+        ("reports/mine/y", "edited by hand", "results", "reports/mine/y"),
+        ("params.yaml", "studies: {mine: {train: {epochs: 4, rate: 1.0e-4}}}", "parameters",
+         "studies.mine.train"),
+    ],
+)  # fmt: skip
+def test_whatever_differs_is_named(
+    repository: Path, file: str, text: str, kind: str, named: str
+) -> None:
+    (repository / file).write_text(text)
+    assert stale.by_study() == {"mine": {kind: [named]}}
+    assert named in stale.sentence(stale.by_study()["mine"])
+
+
+@pytest.mark.slow
+def test_photographs_that_are_not_here_are_passed_over_and_results_are_not(repository) -> None:
+    (repository / "data" / "photographs" / "p.jpg").unlink()
+    (repository / "data" / "photographs").rmdir()
+    assert stale.by_study() == {"mine": {}}
+    (repository / "reports" / "mine" / "y").unlink()
+    assert stale.by_study() == {"mine": {"results": ["reports/mine/y (gone)"]}}
+
+
+def git(*words: str) -> bytes:
+    return subprocess.run(["git", *words], cwd=paths.ROOT, capture_output=True, check=True).stdout
+
+
+@pytest.mark.skipif(not (paths.ROOT / ".git").exists(), reason="no commit to look at")
+def test_what_the_lock_says_was_written_is_what_git_holds(tmp_path: Path) -> None:
+    """Nobody edits a result, or a lock, by hand: of the last commit, whatever lies here now."""
+    wrong, seen = [], 0
+    for name, stage in yaml.safe_load(git("show", "HEAD:dvc.lock"))["stages"].items():
+        for out in (out["path"] for out in stage.get("outs", [])):
+            for line in git("ls-tree", "-r", "HEAD", "--", out).decode().splitlines():
+                facts, path = line.split("\t")
+                (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+                (tmp_path / path).write_bytes(git("cat-file", "blob", facts.split()[2]))
+        for out in stage.get("outs", []):
+            found = stale.checksum(out["path"], tmp_path)
+            seen += found is not None
+            if found not in (None, out["md5"]):
+                wrong.append((name, out["path"]))
+    assert wrong == [] and seen > 20
+
+
+def test_every_dependency_that_differs_is_told() -> None:
+    """By a walk of its own over the lock: code of committed studies."""
+    told = stale.by_study()
+    lock = yaml.safe_load((paths.ROOT / "dvc.lock").read_text(encoding="utf-8"))["stages"]
+    for name, stage in lock.items():
+        study = next((s for s in told if stale.study_of(name).startswith(s)), None)
+        for entry in stage.get("deps", []) if study else []:
+            file = paths.ROOT / entry["path"]
+            if entry["path"].startswith("lib") and not file.exists():
+                assert f"{entry['path']} (gone)" in told[study]["code"]
