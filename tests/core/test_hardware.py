@@ -77,10 +77,10 @@ def test_without_bf16_a_study_that_asks_for_it_is_one_in_float32(
     made, notes, folders = {}, {}, {}
     for name, wanted, has in (("f32", "f32", True), ("no", "bf16", False), ("bf16", "bf16", True)):
         processor(avx512_bf16=has)
-        training.train_all(study, [replace(recipe, precision=wanted)], scenes)
-        made[name] = (where.models / "triplet" / "base-0.safetensors").read_bytes()
+        training.train_all(study, [replace(recipe, arm="bgaugment", precision=wanted)], scenes)
+        made[name] = (where.models / "triplet" / "bgaugment-0.safetensors").read_bytes()
         notes[name] = {m["precision"] for m in read_json(where.models / "triplet" / "models.json")}
-        folders[name] = {folder.name for folder in where.scratch.glob("triplet-base-0-*")}
+        folders[name] = {folder.name for folder in where.scratch.glob("triplet-bgaugment-0-*")}
     assert notes == {"f32": {"f32"}, "no": {"f32"}, "bf16": {"bf16"}}
     assert made["no"] == made["f32"] != made["bf16"]
     assert folders["no"] == folders["f32"] < folders["bf16"]
