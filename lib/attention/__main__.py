@@ -2,10 +2,7 @@
 
 import sys
 
-from lib.core.memory import start_again_with_kept_memory
-
 if __name__ == "__main__":
-    start_again_with_kept_memory("lib.attention")
     from lib.attention.measure import measure
     from lib.core import stage
 

@@ -5,14 +5,40 @@ params.yaml; names and types are checked against the measuring function before a
 """
 
 import argparse
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from lib.core import params, run_log
+from filelock import FileLock, Timeout
+
+from lib.core import params, paths, run_log
 from lib.core.errors import StudyError
-from lib.core.lock import one_at_a_time
 from lib.core.parameters import ParameterError, check_parameters, of_function
+from lib.core.progress import say
+
+
+@contextmanager
+def one_at_a_time(study: str) -> Iterator[None]:
+    """Hold the study for this process; wait, and say so, while another process holds it.
+
+    The system lets go of the lock when its process ends, however it ends.
+    """
+    file = paths.ROOT / "data" / "locks" / f"{study}.lock"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    lock, holder = FileLock(file), file.with_suffix(".pid")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        number = holder.read_text() if holder.exists() else "unknown"
+        say(f"study {study} is being run by another process ({number}): waiting until it is done")
+        lock.acquire()
+    try:
+        holder.write_text(str(os.getpid()))
+        yield
+    finally:
+        lock.release()
 
 
 def given(measure: Callable[..., Any], section: str, study: str) -> dict[str, Any]:

@@ -19,9 +19,9 @@ import nbformat
 from lib.core import params, run_log
 from lib.core.errors import StudyError
 from lib.core.files import atomic
-from lib.core.lock import one_at_a_time
 from lib.core.parameters import ParameterError, check_parameters
 from lib.core.paths import NOTEBOOKS, StudyPaths
+from lib.core.stage import one_at_a_time
 from lib.report.html import page
 from lib.run.cleaning import clean
 from lib.run.kernel import Session, run_cells

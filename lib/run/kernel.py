@@ -20,7 +20,6 @@ from papermill.engines import NBClientEngine, papermill_engines
 from papermill.exceptions import PapermillExecutionError
 
 from lib.core.errors import StudyError
-from lib.core.memory import KEEP_MEMORY
 from lib.core.paths import ROOT
 from lib.run.cleaning import clean_text
 
@@ -40,7 +39,6 @@ class Session:
         """The kernel's environment: this repository's lib first, nothing of the user's setup."""
         inherited = os.environ.get("PYTHONPATH")
         return {
-            **KEEP_MEMORY,
             **os.environ,
             "PYTHONPATH": os.pathsep.join([str(ROOT), *([inherited] if inherited else [])]),
             "PYTHONHASHSEED": "0",

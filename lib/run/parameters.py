@@ -3,8 +3,8 @@
 import ast
 from typing import Any
 
-import yaml
 from nbformat import NotebookNode
+from ruamel.yaml import YAMLError
 
 from lib.core import params
 from lib.core.parameters import EXAMPLES, KINDS, Parameter, ParameterError
@@ -57,5 +57,5 @@ def parse_override(text: str) -> tuple[str, Any]:
         raise ParameterError(f"-p takes name=value, for example -p loss=triplet, not '{text}'.")
     try:
         return name, params.load(value)
-    except yaml.YAMLError as error:
+    except YAMLError as error:
         raise ParameterError(f"The value of -p {text} is no YAML; quote it.") from error

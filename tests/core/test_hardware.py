@@ -1,19 +1,24 @@
 """bf16 is asked for in the studies; a processor that would imitate it gets float32."""
 
+import os
+import platform
+import subprocess
+import sys
 from collections.abc import Iterator
+from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 
 from lib.core import hardware, paths
 from lib.core.files import read_json
 from lib.images.scenes import Scenes
-from lib.models import embedder, embedding
 from lib.retrieval import search
 from lib.training import recipe as recipes
-from lib.training import trainer
+from lib.training import study as training
 from tests.training.test_trainer import recipe  # noqa: F401  (a fixture)
+
+ROOT = paths.ROOT
 
 
 @pytest.fixture
@@ -67,14 +72,12 @@ def test_without_bf16_a_study_that_asks_for_it_is_one_in_float32(
     recipe: recipes.Recipe,  # noqa: F811
     processor,
 ) -> None:
-    """Weights to the last bit, what is noted of them, embeddings; no checkpoint is shared."""
+    """Weights to the last bit, what is noted of them; no checkpoint is shared."""
     scenes, where = Scenes(study, "drawn"), paths.StudyPaths(study)
-    asked = {key: getattr(recipe, key) for key in recipe.__dataclass_fields__}
-    rest = {k: v for k, v in asked.items() if k not in ("loss", "arm", "seed", "p", "precision")}
     made, notes, folders = {}, {}, {}
     for name, wanted, has in (("f32", "f32", True), ("no", "bf16", False), ("bf16", "bf16", True)):
         processor(avx512_bf16=has)
-        trainer.train_study(study, "triplet", [0], 1.0, scenes, precision=wanted, **rest)
+        training.train_all(study, [replace(recipe, arm="bgaugment", precision=wanted)], scenes)
         made[name] = (where.models / "triplet" / "bgaugment-0.safetensors").read_bytes()
         notes[name] = {m["precision"] for m in read_json(where.models / "triplet" / "models.json")}
         folders[name] = {folder.name for folder in where.scratch.glob("triplet-bgaugment-0-*")}
@@ -82,14 +85,35 @@ def test_without_bf16_a_study_that_asks_for_it_is_one_in_float32(
     assert made["no"] == made["f32"] != made["bf16"]
     assert folders["no"] == folders["f32"] < folders["bf16"]
 
-    model = embedder.trained(where.models / "triplet" / "bgaugment-0.safetensors", "tiny", 4)
 
-    def embed(wanted: str) -> np.ndarray:
-        rows = scenes.store.rows("test")
-        return embedding.embed(
-            model, scenes, rows, "clean", draw=0, seed=0, size=32, precision=wanted
-        ).numpy()
+FAULTS = """
+import resource
+from lib.core import hardware
+hardware.keep_memory()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(8):
+    b"1" * 32_000_000
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
 
-    exact, rounded = embed("f32"), embed("bf16")
-    processor(avx2=True)
-    assert np.array_equal(embed("bf16"), exact) and not np.array_equal(rounded, exact)
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's allocator")
+def test_freed_memory_is_kept_unless_the_user_says_otherwise() -> None:
+    """Memory that is given back costs a page fault for each 4 KiB when it is used again."""
+    found = []
+    for told in ({}, {"MALLOC_MMAP_THRESHOLD_": "131072"}):
+        made = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+        run = subprocess.run(
+            [sys.executable, "-c", FAULTS], env=made | told | {"PYTHONPATH": str(ROOT)},
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        found.append(int(run.stdout))
+    assert found[0] < 16_000 < 50_000 < found[1]
+
+
+def test_workers_are_the_cores_that_the_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 5, 7}, raising=False)
+    assert hardware.workers() == 3
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert hardware.workers() == 64

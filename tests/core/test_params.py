@@ -1,18 +1,34 @@
 import nbformat
 import pytest
 
-from lib.core import params, paths
+from lib.attention import measure as attention
+from lib.core import params, paths, stage
 from lib.core.errors import StudyError
+from lib.core.parameters import check_parameters
+from lib.data import prepare
+from lib.evaluation import measure as evaluation
 from lib.images import conditions
+from lib.masks import quality as masks
 from lib.run import parameters
-from lib.training import losses
+from lib.training import arms, losses
+from lib.training import study as training
 
 
 def test_numbers_are_read_as_dvc_reads_them() -> None:
-    assert params.load("a: 1e-4\nb: 1.0e-6\nc: 3\nd: 0.5\ne: text") == {
-        "a": 1e-4, "b": 1e-6, "c": 3, "d": 0.5, "e": "text",
+    text = "{a: 1e-4, b: 1.0e-6, c: 3, d: 0.5, e: text, f: -1E3, g: 'true', h: true}"
+    found = params.load(text)
+    assert found == {
+        "a": 1e-4, "b": 1e-6, "c": 3, "d": 0.5, "e": "text", "f": -1000.0, "g": "true", "h": True,
     }  # fmt: skip
-    assert isinstance(params.load("c: 3")["c"], int)
+    assert isinstance(found["c"], int) and isinstance(found["f"], float)
+    merged = params.load("a: &a {x: 1, y: 2}\nb: &b {<<: *a, y: 3}\nc: {<<: *b, z: 4}")
+    assert merged["c"] == {"x": 1, "y": 3, "z": 4}
+
+
+def test_every_committed_number_is_one_for_dvc_too() -> None:
+    from dvc.utils.serialize import load_yaml
+
+    assert params.everything() == load_yaml(paths.PARAMS)
 
 
 @pytest.mark.fault(
@@ -26,20 +42,37 @@ def test_an_unknown_study_names_the_closest() -> None:
         params.study("cub200-cpus")
 
 
-@pytest.mark.parametrize("study", params.everything()["studies"])
+STUDIES = params.everything()["studies"]
+MEASURING = {
+    "data": prepare.measure,
+    "masks": masks.measure,
+    "train": training.measure,
+    "shift": evaluation.measure,
+    "attention": attention.measure,
+}
+
+
 @pytest.mark.parametrize("part", params.SECTIONS)
-def test_every_section_fits_its_notebook(study: str, part: str) -> None:
+@pytest.mark.parametrize("study", [name for name in STUDIES if params.ALONE not in STUDIES[name]])
+def test_every_section_fits_its_measuring_step(study: str, part: str) -> None:
+    assert stage.given(MEASURING[part], part, study)["study"] == study
+
+
+@pytest.mark.parametrize("part", params.OF_NOTEBOOKS)
+def test_every_section_fits_its_notebook(part: str) -> None:
     file = next(paths.NOTEBOOKS.glob(f"*_{part}.ipynb"))
     declared = parameters.declared_parameters(nbformat.read(file, as_version=4))
-    parameters.check_parameters(declared, params.section(study, part), file.stem)
+    for study in STUDIES:
+        check_parameters(declared, params.section(study, part), file.stem)
 
 
-@pytest.mark.parametrize("part", params.SECTIONS)
+@pytest.mark.parametrize("part", params.OF_NOTEBOOKS)
 def test_a_notebooks_own_values_are_the_demos(part: str) -> None:
     file = next(paths.NOTEBOOKS.glob(f"*_{part}.ipynb"))
     declared = parameters.declared_parameters(nbformat.read(file, as_version=4))
-    assert declared["study"].default == "demo"
-    for name, value in params.section("demo", part).items():
+    study = "dial" if part == "dial" else "demo"
+    assert declared["study"].default == study
+    for name, value in params.section(study, part).items():
         assert declared[name].default == value, name
 
 
@@ -49,7 +82,7 @@ def test_the_papers_studies_keep_the_papers_protocol() -> None:
         expected = {
             "trunk": "bn_inception", "image_size": 227, "optimiser": "rmsprop", "lr_trunk": 1e-6,
             "lr_head": 1e-6, "weight_decay": 1e-4, "batch": 32, "iterations": 100, "patience": 15,
-            "p": 1.0, "embedding": 128, "lr_loss": 0.0,
+            "embedding": 128, "lr_loss": 0.0,
         }  # fmt: skip
         assert {name: train[name] for name in expected} == expected
         assert params.section(study, "data")["side"] == 256
@@ -57,10 +90,10 @@ def test_the_papers_studies_keep_the_papers_protocol() -> None:
         assert params.section(study, "attention")["copies"] == 25
 
 
-def test_the_lists_name_known_things() -> None:
-    values = params.everything()
-    assert sorted(losses.LOSSES) == sorted(values["losses"])
-    for study in (study for study in values["studies"].values() if "dial" not in study):
+def test_the_studies_name_known_losses_arms_and_conditions() -> None:
+    for study in (STUDIES[name] for name in STUDIES if params.ALONE not in STUDIES[name]):
+        assert set(study["train"]["losses"]) <= set(losses.LOSSES)
+        assert set(study["train"]["arms"]) <= set(arms.ARMS)
         assert set(study["shift"]["conditions"]) <= set(conditions.CONDITIONS)
 
 

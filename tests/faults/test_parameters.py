@@ -8,37 +8,33 @@ import yaml
 from lib.core import params, paths
 from lib.core.errors import StudyError
 from lib.data import prepare
-from lib.evaluation import embeddings, models
+from lib.evaluation import measured, models
 from lib.masks import sources
-from lib.report import answers
 from lib.run.execute import NotebookFailed, execute
-
-GOOD = {"run": ["demo"], "losses": ["triplet"]}
 
 
 @pytest.mark.fault(
     "parameters/lists",
-    "empty list of losses, the same study or loss twice, unknown study in run",
+    "empty list of studies, the same study twice, an unknown study or the dial in run",
     "params.yaml changed so",
     "`make repro` stops in one sentence before anything runs",
 )
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("run", "words"),
     [
-        ({"losses": []}, "`losses` in params.yaml is \\[\\]; wanted: a list of one or more"),
-        ({"losses": None}, "`losses` in params.yaml is None"),
-        ({"losses": "triplet"}, "wanted: a list"),
-        ({"losses": ["triplet", "triplet"]}, "names triplet twice"),
-        ({"run": []}, "`run` in params.yaml"),
-        ({"run": ["demo", "cub200", "demo"]}, "names demo twice"),
-        ({"run": ["dmo"]}, "no study 'dmo'.*did you mean 'demo'"),
-        ({"run": ["dial"]}, "make dial"),
+        ([], r"`run` in params.yaml is \[\]; wanted: a list of one or more"),
+        (None, "`run` in params.yaml is None"),
+        ("demo", "wanted: a list"),
+        ([1], "wanted: a list"),
+        (["demo", "cub200", "demo"], "names demo twice"),
+        (["dmo"], "no study 'dmo'.*did you mean 'demo'"),
+        (["dial"], "make dial"),
     ],
 )
-def test_lists_with_mistakes_are_refused(change: dict, words: str) -> None:
-    params.check_lists(GOOD)
+def test_lists_with_mistakes_are_refused(run: object, words: str) -> None:
+    params.check_run({"run": ["demo", "cub200"]})
     with pytest.raises(StudyError, match=words):
-        params.check_lists({**GOOD, **change})
+        params.check_run({"run": run})
 
 
 def test_the_lists_of_the_repository_are_sound() -> None:
@@ -52,7 +48,12 @@ def test_the_lists_of_the_repository_are_sound() -> None:
     "one sentence with the line",
 )
 @pytest.mark.parametrize(
-    ("text", "words"), [("run: [demo\nlosses: 1", "is no YAML .*line 2"), ("a: 1", "no `studies`")]
+    ("text", "words"),
+    [
+        ("run: [demo\nother: 1", "is no YAML .*line 2"),
+        ("run: [demo]\nstudies: {}\nrun: [own]", 'duplicate key "run" .*line 3'),
+        ("a: 1", "no `studies`"),
+    ],
 )
 def test_a_broken_file_is_one_sentence(
     home: Path, monkeypatch, capsys, text: str, words: str
@@ -79,6 +80,23 @@ def test_a_study_with_other_sections_is_refused(home: Path, monkeypatch) -> None
 
 
 @pytest.mark.fault(
+    "parameters/name",
+    "study whose name cannot be a folder's",
+    "a space, a slash, dots, a letter with an accent",
+    "refused before anything is written, with what is allowed",
+)
+@pytest.mark.parametrize("name", ["my birds", "a/b", "..", "v\u00f6gel", "a{b}", ""])
+def test_a_study_whose_name_is_no_folders_is_refused(home: Path, monkeypatch, name: str) -> None:
+    sections = {part: {} for part in params.SECTIONS}
+    content = {"studies": {name: sections, "My_birds-2": sections}}
+    (home / "params.yaml").write_text(yaml.safe_dump(content))
+    monkeypatch.setattr(paths, "PARAMS", home / "params.yaml")
+    assert params.study("My_birds-2") == sections
+    with pytest.raises(StudyError, match="only the letters a to z"):
+        params.study(name)
+
+
+@pytest.mark.fault(
     "parameters/side",
     "pictures of no size",
     "side 0 and -5",
@@ -92,20 +110,19 @@ def test_pictures_of_no_size_are_refused(home: Path, side: int) -> None:
 
 @pytest.mark.fault(
     "parameters/order",
-    "a notebook run before its inputs exist",
-    "inputs of each notebook absent",
-    "says which notebook to run first",
+    "a step run before its inputs exist",
+    "inputs of each step absent",
+    "says what to run first",
 )
-def test_what_each_notebook_reads_first_names_the_one_before(home: Path) -> None:
+def test_what_each_step_reads_first_names_the_one_before(home: Path) -> None:
     wanted = {
         "01_data": lambda: prepare.about("s"),
         "02_masks": lambda: sources.mask_source("s"),
         "03_train": lambda: models.models_of("s"),
-        "04_shift": lambda: embeddings.queries("s"),
-        "02 to 05": lambda: answers.Tables.read(home / "reports"),
+        "make repro": lambda: measured.read("s").facts,
     }
-    for notebook, read in wanted.items():
-        with pytest.raises(StudyError, match=f"Run (notebooks )?{notebook} (for|of)"):
+    for step, read in wanted.items():
+        with pytest.raises(StudyError, match=rf"{step}\b"):
             read()
 
 
@@ -113,11 +130,18 @@ def test_what_each_notebook_reads_first_names_the_one_before(home: Path) -> None
     "parameters/notebooks",
     "notebooks 02 to 06 run where nothing was made",
     "a study's name without files",
-    "each stops at once and names the notebook to run first",
+    "each stops at once and names what to run first",
 )
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["02_masks", "03_train", "04_shift", "05_attention", "06_report"])
-def test_a_notebook_where_nothing_was_made(tmp_path: Path, name: str) -> None:
-    with pytest.raises(NotebookFailed, match="Run 01_data for study nothing-was-made first"):
+@pytest.mark.parametrize(
+    ("name", "first"),
+    [
+        ("02_masks", "Run 01_data for study nothing-was-made first"),
+        ("03_train", "Run 01_data for study nothing-was-made first"),
+        *((name, "Run `make repro`") for name in ("04_shift", "05_attention", "06_report")),
+    ],
+)
+def test_a_notebook_where_nothing_was_made(tmp_path: Path, name: str, first: str) -> None:
+    with pytest.raises(NotebookFailed, match=first):
         execute(paths.NOTEBOOKS / f"{name}.ipynb", {"study": "nothing-was-made"}, tmp_path / "o")
     assert [file.name for file in (tmp_path / "o").iterdir()] == [f"{name}.failed.ipynb"]

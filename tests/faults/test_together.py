@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from lib.core import paths
-from lib.core.lock import one_at_a_time
+from lib.core.stage import one_at_a_time
 from tests.run.test_execute import build
 from tests.training.test_resume import RECIPE, results, work
 
@@ -21,7 +21,7 @@ HOLD = """
 import sys, time
 from pathlib import Path
 from lib.core import paths
-from lib.core.lock import one_at_a_time
+from lib.core.stage import one_at_a_time
 paths.ROOT = Path(sys.argv[1])
 with one_at_a_time("s"):
     print("held", flush=True)
