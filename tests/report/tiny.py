@@ -134,6 +134,7 @@ def tell(notebook: str, **parameters) -> tuple[str, dict]:
         done.raise_error()
         if "parameters" in cell.metadata.get("tags", []):
             shell.user_ns.update(parameters)
-        for value in [*(out.data for out in captured.outputs)]:
-            shown.append(str({kind: text for kind, text in value.items() if "image" not in kind}))
+        result = shell.display_formatter.format(done.result)[0] if done.result is not None else {}
+        for data in [*(out.data for out in captured.outputs), result]:
+            shown += [str(text) for kind, text in data.items() if "image" not in kind]
     return "\n".join(shown), shell.user_ns
