@@ -14,8 +14,8 @@ def finding(rows: pd.DataFrame) -> str:
     names = [arm for arm in arms_of(rows) if arm in change.index and arm != "untrained"]
     words = ", ".join(f"{label(arm)} {told(change.loc[arm], -100)}" for arm in names)
     return (
-        f"From bias {rows['bias'].min():g} to {rows['bias'].max():g} of the training data, the loss "
-        f"under a random background changes by (points of MAP@R): {words}"
+        f"Points of MAP@R lost more under a random background when the bias of training goes from "
+        f"{rows['bias'].min():g} to {rows['bias'].max():g}: {words}"
     )
 
 
@@ -23,7 +23,7 @@ def figure(rows: pd.DataFrame, title: str) -> Figure:
     """Dose and response: one panel a measure, one line an arm, bars 95 % over seeds."""
     found = response(rows)
     drawn, axes = plt.subplots(1, len(MEASURES), figsize=(11, 3.8))
-    for axis, (metric, label) in zip(axes, MEASURES.items(), strict=True):
+    for axis, (metric, name) in zip(axes, MEASURES.items(), strict=True):
         scale = 1 if metric == "attention_score" else 100
         for arm, part in found[found["metric"] == metric].groupby("arm", sort=False):
             value = scale * part["value"]
@@ -32,7 +32,7 @@ def figure(rows: pd.DataFrame, title: str) -> Figure:
                 part["bias"], value, error, color=colour(arm), marker=marker(arm), capsize=3,
                 label=label(arm),
             )  # fmt: skip
-        axis.set_title(label, fontsize=9)
+        axis.set_title(name, fontsize=9)
         axis.set_xlabel("bias of training")
     handles, labels = axes[0].get_legend_handles_labels()
     drawn.legend(handles, labels, loc="outside lower center", ncols=len(labels))
