@@ -2,7 +2,11 @@
 
 import sys
 
-from lib.attention.measure import measure
-from lib.core import stage
+from lib.core.memory import start_again_with_kept_memory
 
-sys.exit(stage.main(measure, "attention"))
+if __name__ == "__main__":
+    start_again_with_kept_memory("lib.attention")
+    from lib.attention.measure import measure
+    from lib.core import stage
+
+    sys.exit(stage.main(measure, "attention"))

@@ -1,7 +1,6 @@
 """The studies of params.yaml: read, checked, handed to the notebooks section by section.
 
-`python -m lib.core.params` sees to what every stage relies on: the lists `run` and `losses`, and a
-folder for the tables of repeats, which may be empty.
+`python -m lib.core.params` sees to what every stage relies on: the list `run`.
 """
 
 import difflib
@@ -16,6 +15,7 @@ from lib.core import paths
 from lib.core.errors import StudyError
 
 SECTIONS = ("data", "masks", "train", "shift", "attention")
+OF_NOTEBOOKS = ("data", "masks", "train", "dial")  # the others belong to measuring steps
 ALONE = "dial"  # the section of a study that is one notebook
 
 
@@ -53,8 +53,8 @@ def everything(file: Path | None = None) -> dict[str, Any]:
 
 
 def check_lists(values: dict[str, Any]) -> None:
-    """Refuse `run` and `losses` that are empty, not lists of names, or name one twice."""
-    for name in ("run", "losses"):
+    """Refuse a `run` that is empty, no list of names, or names one twice."""
+    for name in ("run",):
         given = values.get(name)
         if not isinstance(given, list) or not given or not all(isinstance(x, str) for x in given):
             raise StudyError(
@@ -92,7 +92,6 @@ def main() -> int:
     """The command line. Returns 0, or 2 where params.yaml cannot be run."""
     try:
         check_lists(everything())
-        (paths.REPORTS / "repeats").mkdir(parents=True, exist_ok=True)
     except StudyError as error:
         print(error, file=sys.stderr)
         return 2

@@ -2,7 +2,11 @@
 
 import sys
 
-from lib.core import stage
-from lib.evaluation.measure import measure
+from lib.core.memory import start_again_with_kept_memory
 
-sys.exit(stage.main(measure, "shift"))
+if __name__ == "__main__":
+    start_again_with_kept_memory("lib.evaluation")
+    from lib.core import stage
+    from lib.evaluation.measure import measure
+
+    sys.exit(stage.main(measure, "shift"))

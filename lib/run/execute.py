@@ -106,7 +106,8 @@ def _execute_for_study(given: argparse.Namespace) -> Path:
     if not notebook.is_file():
         names = ", ".join(sorted(path.stem for path in notebook.parent.glob("*.ipynb")))
         raise StudyError(f"There is no notebook '{given.notebook}'; there are: {names or 'none'}.")
-    values = params.section(given.study, re.sub(r"^\d+_", "", notebook.stem))
+    part = re.sub(r"^\d+_", "", notebook.stem)
+    values = params.section(given.study, part) if part in params.OF_NOTEBOOKS else {}
     overrides = dict(parse_override(text) for text in given.overrides)
     parameters = {"study": given.study, **values, **overrides}
     out_dir = given.out or StudyPaths(given.study).reports

@@ -20,18 +20,9 @@ from papermill.engines import NBClientEngine, papermill_engines
 from papermill.exceptions import PapermillExecutionError
 
 from lib.core.errors import StudyError
+from lib.core.memory import KEEP_MEMORY
 from lib.core.paths import ROOT
 from lib.run.cleaning import clean_text
-
-# For glibc's allocator (others ignore it): one arena that gives nothing back. A training step frees
-# and asks for the same hundreds of megabytes, and every page of them would be faulted in again.
-KEEP_MEMORY = {
-    "MALLOC_ARENA_MAX": "1",
-    "MALLOC_MMAP_MAX_": "0",
-    "MALLOC_TRIM_THRESHOLD_": "100000000000",
-    "MALLOC_TOP_PAD_": "268435456",
-}
-
 
 # -------------------------------------------------------------------------------------- the kernel
 

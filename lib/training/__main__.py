@@ -2,7 +2,11 @@
 
 import sys
 
-from lib.core import stage
-from lib.training.study import measure
+from lib.core.memory import start_again_with_kept_memory
 
-sys.exit(stage.main(measure, "train"))
+if __name__ == "__main__":
+    start_again_with_kept_memory("lib.training")
+    from lib.core import stage
+    from lib.training.study import measure
+
+    sys.exit(stage.main(measure, "train"))
