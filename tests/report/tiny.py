@@ -115,7 +115,8 @@ def write(
     write_compact(folder / "mask_robustness.parquet", masked)
     tiles(folder, arms, conditions)
     facts = {
-        "dataset": "rendered", "note": "", "masks": "a", "images": {"test": 32}, "image_size": 8,
+        "dataset": "rendered", "note": "", "masks": "a", "images": {"test": 32, "train": 12},
+        "classes": {"train": 2}, "image_size": 8,
         "usable": 1.0, "arms": arms, "losses": list(losses), "seeds": list(seeds),
     }  # fmt: skip
     write_json(folder / "study.json", facts)
