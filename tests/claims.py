@@ -35,8 +35,8 @@ def of_studies() -> Iterator[Claim]:
     for study in studies:
         for arm, score in study.scores:
             yield f"{study.label}: attention score, {arm}", f"{score:.2f}"
-        if len(study.lost):
-            yield from ((f"{study.label}: lost, {a}", f"{100 * v:.0f} %") for a, v in study.lost.items())
+        for arm, share in study.lost.items():
+            yield f"{study.label}: lost, {arm}", f"{100 * share:.0f} %"
 
 
 def of_bias_dose() -> Iterator[Claim]:
