@@ -11,7 +11,7 @@ from lib.report.style import COLOURS, colour, contact_sheet, headline, label, le
 from lib.training import arms, losses
 from lib.training import sampling as sampling_
 
-PANELS = {"clean": "MAP@R ↑, clean", "random_background": "MAP@R ↑, random background"}
+PANELS = {"clean": "MAP@R in %, clean ↑", "random_background": "MAP@R in %, random background ↑"}
 
 
 def seen(tiles: list[np.ndarray], table: pd.DataFrame) -> Shown:
