@@ -1,4 +1,5 @@
-"""The front page of all studies: `python -m lib.report.front_page` writes `reports/index.html`.
+"""The front page of all studies: `python -m lib.report.front_page` writes
+`reports/index.html` and `reports/local.html`.
 
 The page is a function of the files of the reports folder and of the published numbers: the same
 files give the same bytes. What a study lacks is named on the page.
@@ -25,7 +26,7 @@ from lib.core.errors import StudyError
 from lib.core.files import atomic, read_json
 from lib.data import datasets
 from lib.evaluation import effects
-from lib.report import overview_figure, provenance
+from lib.report import overview_figure, provenance, stale
 from lib.report.html import TEMPLATES, figures, title
 from lib.report.provenance import Made
 from lib.report.shift_tables import ENDS, PAPER, label_of, means, per_arm
@@ -371,7 +372,7 @@ def build(
     facts: Path,
     studies: list[str] | None = None,
     to: str = "index.html",
-    stale: Callable[[str], str] = lambda study: "",
+    older: Callable[[str], str] = lambda study: "",
 ) -> Path:
     """Write a front page `reports/<to>`; in the paper's order, the rendered demo last.
 
@@ -380,7 +381,7 @@ def build(
         facts: the folder with `published_retrieval.csv`.
         studies: folders of `reports` to show; all by default.
         to: name of the page. Its figure is `overview.png` for `index.html`, else `<stem>.png`.
-        stale: from a study's name to what has changed since it was made, "" for nothing.
+        older: from a study's name to what has changed since it was made, "" for nothing.
 
     Returns:
         The path of the page.
@@ -395,7 +396,7 @@ def build(
             f"There is no study in {reports / 'summaries'} (one JSON file each). "
             "Run `make repro`: 06_report writes them."
         )
-    found = [read_study(file, facts, stale(file.stem)) for file in wanted]
+    found = [read_study(file, facts, older(file.stem)) for file in wanted]
     found.sort(key=lambda study: (overview_figure.rank(study.dataset), study.name))
     name = "overview" if to == "index.html" else Path(to).stem
     finding = overview_figure.write(found, reports, name)
@@ -411,10 +412,27 @@ def build(
     return reports / to
 
 
+def on_record(reports: Path) -> list[str]:
+    """The studies of published data sets: only their results are kept in git."""
+    found = []
+    for file in sorted((reports / "summaries").glob("*.json")):
+        entry = datasets.DATASETS.get(str(read_json(file).get("dataset")))
+        if entry and not entry.make and not entry.own:
+            found.append(file.stem)
+    return found
+
+
 def main() -> int:
-    """The command line. Returns 0, or 2 where there is nothing to show."""
+    """The command line: `index.html` of the studies on record, `local.html` of all on this machine.
+
+    Returns 0, or 2 where there is nothing to show.
+    """
     try:
-        print(build(paths.REPORTS, paths.FACTS).relative_to(paths.ROOT).as_posix())
+        changes = stale.by_study()
+        told = {study: stale.sentence(changed) for study, changed in changes.items()}
+        for to, studies in (("index.html", on_record(paths.REPORTS)), ("local.html", None)):
+            made = build(paths.REPORTS, paths.FACTS, studies or None, to, lambda s: told.get(s, ""))
+            print(made.relative_to(paths.ROOT).as_posix())
     except StudyError as error:
         print(error, file=sys.stderr)
         return 2
