@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 from bs4 import BeautifulSoup, Tag
 
+from lib.core.params import ALONE
+
 if TYPE_CHECKING:
     from nbformat import NotebookNode
 
@@ -196,13 +198,16 @@ def harmless_markdown(text: str) -> str:
 
 
 def _neighbours(source: Path, given: tuple[str | None, str | None]) -> list[tuple]:
-    """[(notebook, page) before, (notebook, page) after]; None where there is none (given "")."""
-    stems = sorted({path.stem for path in source.parent.glob("[0-9]*.ipynb")} | {source.stem})
-    here = stems.index(source.stem)
-    before = stems[here - 1] if here else None
-    after = stems[here + 1] if here + 1 < len(stems) else None
-    links = zip((before, after), given, strict=True)
-    return [(None, None) if page == "" else (near, page or near) for near, page in links]
+    """[(notebook, page) before, (notebook, page) after]; None where there is none (given "").
+
+    The notebook that is a study by itself has no neighbours, and is no other notebook's.
+    """
+    found = {path.stem for path in source.parent.glob("[0-9]*.ipynb")} | {source.stem}
+    stems = [None, *sorted(stem for stem in found if not stem.endswith(f"_{ALONE}")), None]
+    here = stems.index(source.stem) if source.stem in stems else None
+    near = (stems[here - 1], stems[here + 1]) if here else (None, None)
+    links = zip(near, given, strict=True)
+    return [(None, None) if page == "" else (name, page or name) for name, page in links]
 
 
 def _relative(source: Path, out_dir: Path) -> str | None:
