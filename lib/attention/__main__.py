@@ -2,7 +2,8 @@
 
 import sys
 
-from lib.attention.measure import measure
-from lib.core import stage
+if __name__ == "__main__":
+    from lib.attention.measure import measure
+    from lib.core import stage
 
-sys.exit(stage.main(measure, "attention"))
+    sys.exit(stage.main(measure, "attention"))

@@ -118,18 +118,8 @@ def gradient(task: Task) -> Tensor:
 
 def integrated_gradients(task: Task) -> Tensor:
     """|mean over colours| of captum's integrated gradients from black (Sundararajan 2017)."""
-    method = IntegratedGradients(task.explained)
-    parts = [
-        method.attribute(
-            x.clone(),
-            baselines=task.black.expand_as(x),
-            additional_forward_args=(r,),
-            n_steps=task.settings.steps,
-            internal_batch_size=task.settings.batch,
-        )
-        for x, r in task.chunks()
-    ]
-    return torch.cat(parts).mean(dim=1).abs()
+    steps = {"n_steps": task.settings.steps, "internal_batch_size": task.settings.batch}
+    return _captum(IntegratedGradients, task, lambda _: steps)
 
 
 def grad_cam(task: Task) -> Tensor:
@@ -150,20 +140,25 @@ def grad_cam(task: Task) -> Tensor:
 
 def occlusion(task: Task) -> Tensor:
     """|change of the target| when a cell of a cells x cells grid turns black (Zeiler 2014)."""
-    height, width = (-(-side // task.settings.cells) for side in task.images.shape[-2:])
-    cell = (task.images.shape[1], height, width)
-    method = Occlusion(task.explained)
+    sides = (-(-side // task.settings.cells) for side in task.images.shape[-2:])
+    cell = (task.images.shape[1], *sides)
+    windows = {"sliding_window_shapes": cell, "strides": cell}
+    size = task.settings.batch
+    return _captum(
+        Occlusion, task, lambda rows: windows | {"perturbations_per_eval": max(1, size // rows)}
+    )
+
+
+def _captum(kind: type, task: Task, options: Callable[[int], dict[str, Any]]) -> Tensor:
+    """|mean over colours| of a captum method from black; `options` for a number of images."""
+    method = kind(task.explained)
     parts = [
         method.attribute(
-            x,
-            sliding_window_shapes=cell,
-            strides=cell,
-            baselines=task.black.expand_as(x),
-            additional_forward_args=(r,),
-            perturbations_per_eval=max(1, task.settings.batch // len(x)),
+            x.clone(), baselines=task.black.expand_as(x), additional_forward_args=(r,),
+            **options(len(x)),
         )
         for x, r in task.chunks()
-    ]
+    ]  # fmt: skip
     return torch.cat(parts).mean(dim=1).abs()
 
 

@@ -17,6 +17,7 @@ from lib.evaluation.models import Model
 from lib.images.scenes import Scenes
 from lib.models import embedding
 from lib.models.embedder import Embedder
+from lib.models.openvino_forward import Forward
 
 ROOMS = ("images", "models", "attention")  # whose code decides a map
 CLASS_MATES = 8  # images whose embeddings make the class mean: enough for a mean, soon embedded
@@ -76,10 +77,22 @@ def partners_of(
     return list(gallery[alike.argmax(dim=1).numpy()][:, None])
 
 
+def opened(subject: Model | Altered) -> tuple[Embedder, Forward]:
+    """The network, and how it embeds; an altered one by torch, since it embeds few images."""
+    if isinstance(subject, Model):
+        return loaded(subject)
+
+    @torch.inference_mode()
+    def forward(images: Tensor) -> Tensor:
+        return subject.network(images).float().cpu()
+
+    return subject.network, forward
+
+
 def references(
-    network: Embedder, scenes: Scenes, partners: list[np.ndarray], size: int, precision: str
+    network: Embedder, scenes: Scenes, partners: list[np.ndarray], size: int, forward: Forward
 ) -> Tensor:
-    """Mean embedding (B, D) of each image's partners under `network`.
+    """Mean embedding (B, D) of each image's partners under `network`, embedded by `forward`.
 
     Zero where there is no partner: the similarity is then constant, the map zero, its score
     undefined and left out by rule.
@@ -88,7 +101,7 @@ def references(
     if not len(needed):
         needed = scenes.store.rows("test")[:1]  # to learn the width
     known = embedding.embed(
-        network, scenes, needed, "clean", draw=0, seed=0, size=size, precision=precision
+        network, scenes, needed, "clean", draw=0, seed=0, size=size, forward=forward
     )
     means = [known[np.searchsorted(needed, rows)].sum(0) / max(1, len(rows)) for rows in partners]
     return torch.stack(means)
@@ -123,13 +136,12 @@ def maps_of(
     )  # fmt: skip
 
     def make() -> dict[str, Tensor]:
-        network = subject.network if isinstance(subject, Altered) else loaded(subject)
+        network, forward = opened(subject)
         images, _ = pictures(scenes, rows, size)
-        precision = settings.get("precision", "f32")
         made = attribution.attribute(
             explanation.method, network, network.normalise(images),
             black=network.normalise(torch.zeros_like(images[:1])), target=explanation.target,
-            reference=None if black else references(network, scenes, partners, size, precision),
+            reference=None if black else references(network, scenes, partners, size, forward),
             seeds=torch.as_tensor(rows) + 1_000_003 * seed,
             batch=25 if images.device.type == "cpu" else 250, **settings,
         )  # fmt: skip

@@ -178,8 +178,9 @@ def similarity_kept(setup: Setup, model: Model) -> pd.DataFrame:
 
     Unlike the precision of a query, which cannot fall when it is zero already, this has no floor.
     """
-    options = {"seed": setup.seed, "size": model.image_size, "precision": model.precision}
-    embed = partial(embedding.embed, loaded(model), setup.scenes, setup.rows, **options)
+    network, forward = loaded(model)
+    options = {"seed": setup.seed, "size": model.image_size, "forward": forward}
+    embed = partial(embedding.embed, network, setup.scenes, setup.rows, **options)
     clean = embed("clean", draw=0)
     moved = [embed("random_background", draw=draw) for draw in range(DRAWS)]
     kept = torch.stack([(clean * one).sum(dim=1) for one in moved]).mean(dim=0)

@@ -104,7 +104,7 @@ def method_scores(setup: Setup) -> pd.DataFrame:
     Models: random weights (arm `random`), the untrained trunk, and every arm.
     """
     rows, base = setup.few, setup.base
-    network, (images, masks) = loaded(base), setup.pictures(rows)
+    network, (images, masks) = loaded(base)[0], setup.pictures(rows)
     drawn = controls.randomised(network, setup.seed, network.normalise(images))
     name = f"{base.identity} random {setup.seed} measured on {rows.tolist()}"
     subjects = [(Altered(base, name, drawn), {**names_of(base), "arm": "random"})]
@@ -167,7 +167,7 @@ def cascade(setup: Setup) -> pd.DataFrame:
     as trained. Source: Adebayo et al. 2018.
     """
     rows, model, out = setup.fewer, setup.base, []
-    network, (images, masks) = loaded(model), setup.pictures(rows)
+    network, (images, masks) = loaded(model)[0], setup.pictures(rows)
     images = network.normalise(images)
     trained = {entry: setup.maps(model, rows, entry) for entry in setup.which}
     for share, drawn in controls.cascade(network, setup.seed, STEPS, images):
@@ -239,7 +239,7 @@ def faithfulness(setup: Setup) -> pd.DataFrame:
     for model in setup.arms:
         say(f"{setup.study}: deletion and insertion, {model.arm}")
         own = {str(entry): setup.maps(model, rows, entry) for entry in setup.which}
-        for name, curves in _curves(setup, loaded(model), images, own | blind).items():
+        for name, curves in _curves(setup, loaded(model)[0], images, own | blind).items():
             for metric in ("deletion_area", "insertion_area"):
                 value = getattr(curves, metric).cpu().numpy()
                 names = {**names_of(model), "map": name, "metric": metric}

@@ -2,7 +2,8 @@
 
 import sys
 
-from lib.core import stage
-from lib.data.prepare import measure
+if __name__ == "__main__":
+    from lib.core import stage
+    from lib.data.prepare import measure
 
-sys.exit(stage.main(measure, "data"))
+    sys.exit(stage.main(measure, "data"))

@@ -80,7 +80,7 @@ DATASETS: dict[str, Dataset] = {
         bounds=None,
         expected=None,
         licence="MIT, as the code that renders it",
-        citation="this study, lib/data/drawn/objects.py",
+        citation="this study, lib/data/drawn",
         make=make_rendered,
         faults=("drawn, not photographed: effects on it are not effects on photographs",),
     ),
@@ -179,7 +179,7 @@ def _places(entry: Dataset, name: str, options: dict[str, Any]) -> dict[str, Pat
     own = paths.RAW / (f"{name}-{key_of(**options)}" if options else name)
     home = mirror()
     found = {"DATA_MIRROR": home / name} if home else {}
-    return found | {"drawn by lib/data/drawn/objects.py" if entry.make else "data/raw": own}
+    return found | {"drawn by lib/data/drawn" if entry.make else "data/raw": own}
 
 
 def locate(name: str, options: dict[str, Any] | None = None) -> tuple[Path, str]:

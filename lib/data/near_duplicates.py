@@ -1,4 +1,4 @@
-"""Pictures that are nearly the same: the same photograph with other bytes leaks between splits."""
+"""Images that are nearly the same: the same photograph with other bytes leaks between splits."""
 
 import numpy as np
 import pandas as pd
@@ -44,8 +44,8 @@ def near_copies(store: Store) -> pd.DataFrame:
     """Pairs of images that look alike, most alike first.
 
     Two images are near copies if their difference hashes differ in at most 3 of 64 bits and their
-    16x16 thumbnails by less than 10 grey levels on average. Mirrored copies and small crops of a
-    picture are not found.
+    16x16 thumbnails by less than 10 grey levels on average. Mirrored copies and small crops of an
+    image are not found.
 
     Returns:
         Columns row_a, row_b, difference (mean of thumbnails, 0 to 255), same_class, across

@@ -17,7 +17,7 @@ SPLITS = ("train", "validation", "test")
 
 
 def pictures(folder: Path) -> list[Path]:
-    """The picture files of a folder (not of folders in it), sorted by name."""
+    """The image files of a folder (not of folders in it), sorted by name."""
     found = sorted(file for file in folder.glob("*") if file.suffix.lower() in PICTURES)
     for file in found:
         try:
@@ -25,7 +25,7 @@ def pictures(folder: Path) -> list[Path]:
         except UnicodeEncodeError as error:  # its bytes are of another encoding
             raise StudyError(
                 f"{folder.name!r}/{file.name!r} is no text in UTF-8, so no table can name this "
-                "picture. Rename it."
+                "image. Rename it."
             ) from error
     return found
 
@@ -156,7 +156,7 @@ def sop(root: Path) -> pd.DataFrame:
 
 
 def rendered(root: Path) -> pd.DataFrame:
-    """The embedded data set as lib.data.drawn.objects writes it (it names its own splits)."""
+    """The embedded data set as lib.data.drawn.dataset writes it (it names its own splits)."""
     table = pd.read_csv(root / "index.csv")
     table["path"] = "images/" + table["path"]
     table["split"] = table["split"].replace({"val": "validation"})
@@ -164,7 +164,7 @@ def rendered(root: Path) -> pd.DataFrame:
 
 
 def own_folder(root: Path) -> pd.DataFrame:
-    """One's own pictures: a folder a class."""
+    """Images of one's own: one folder per class."""
     folders = sorted(place for place in root.iterdir() if place.is_dir())
     rows = [
         (file.relative_to(root).as_posix(), label, place.name)
@@ -180,7 +180,7 @@ def own_folder(root: Path) -> pd.DataFrame:
 
 
 def own_csv(root: Path) -> pd.DataFrame:
-    """One's own pictures: labels.csv with path, label (any text) and an optional split."""
+    """Images of one's own: labels.csv with path, label (any text) and an optional split."""
     file = root / "labels.csv"
     table = pd.read_csv(file, dtype=str, keep_default_na=False)
     missing = {"path", "label"} - set(table)

@@ -2,7 +2,8 @@
 
 import sys
 
-from lib.core import stage
-from lib.evaluation.measure import measure
+if __name__ == "__main__":
+    from lib.core import stage
+    from lib.evaluation.measure import measure
 
-sys.exit(stage.main(measure, "shift"))
+    sys.exit(stage.main(measure, "shift"))

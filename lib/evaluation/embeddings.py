@@ -31,7 +31,7 @@ SIDES = {"clean": ("both",), "random_background": ("both", "query", "unshared")}
 def loaded(model: Model) -> tuple[Embedder, Forward]:
     """The embedder of a model, ready to embed; the last is kept for the conditions that follow."""
     embedder = model.load()
-    return embedder, embedding.forward_of(embedder, model.image_size, model.precision)
+    return embedder, embedding.forward_of(embedder, model.precision)
 
 
 @dataclass(frozen=True)

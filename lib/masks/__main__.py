@@ -2,7 +2,8 @@
 
 import sys
 
-from lib.core import stage
-from lib.masks.quality import measure
+if __name__ == "__main__":
+    from lib.core import stage
+    from lib.masks.quality import measure
 
-sys.exit(stage.main(measure, "masks"))
+    sys.exit(stage.main(measure, "masks"))

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 
 import numpy as np
-from scipy import ndimage
 
 REACH = 0.03  # of the short side: about how far U2-Net's outlines are off on birds
 
@@ -16,11 +15,15 @@ def _disc(mask: np.ndarray) -> np.ndarray:
 
 def eroded(mask: np.ndarray) -> np.ndarray:
     """The object drawn in by 3 % of the short side; uint8 (H, W) in, uint8 out."""
+    from scipy import ndimage
+
     return ndimage.grey_erosion(mask, footprint=_disc(mask), mode="nearest")
 
 
 def dilated(mask: np.ndarray) -> np.ndarray:
     """The object widened by 3 % of the short side; uint8 (H, W) in, uint8 out."""
+    from scipy import ndimage
+
     return ndimage.grey_dilation(mask, footprint=_disc(mask), mode="nearest")
 
 

@@ -14,8 +14,8 @@ from lib.models.openvino_forward import Forward, compiled
 BATCH = {"cpu": 32, "cuda": 256}  # larger ones leave the CPU's cache: 128 takes twice as long
 
 
-def forward_of(model: Embedder, size: int, precision: str = "f32") -> Forward:
-    """`model` as a function of normalised images (N, 3, size, size) to embeddings (N, D), float32.
+def forward_of(model: Embedder, precision: str = "f32") -> Forward:
+    """`model` as a function of normalised images (N, 3, s, s) to embeddings (N, D), float32.
 
     On a CPU through OpenVINO, always in float32, so that processors with and without bf16 give the
     same numbers up to rounding. On a GPU, and where OpenVINO cannot take the trunk, by torch in the
@@ -25,7 +25,7 @@ def forward_of(model: Embedder, size: int, precision: str = "f32") -> Forward:
     model.eval()
     if where.type == "cpu":
         try:
-            return compiled(model, size)
+            return compiled(model)
         except Exception as error:  # torch.export and OpenVINO have many ways to say no
             say(f"OpenVINO does not take this trunk ({type(error).__name__}): torch embeds instead")
 
@@ -61,7 +61,7 @@ def embed(
         forward: of `forward_of`, where the same model embeds several conditions.
     """
     make, choice = get(condition).make, choose(scenes, rows, pool, seed, draw)
-    forward, parts = forward or forward_of(model, size, precision), []
+    forward, parts = forward or forward_of(model, precision), []
     batch = BATCH[next(model.parameters()).device.type]
     for start in range(0, len(rows), batch):
         part = rows[start : start + batch]

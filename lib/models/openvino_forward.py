@@ -9,6 +9,7 @@ batch (tests/models/test_openvino_forward.py). Sources: torch.export; OpenVINO's
 import copy
 from collections.abc import Callable
 from importlib.metadata import version
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,7 @@ from lib.models.embedder import Embedder, restored
 
 Forward = Callable[[Tensor], Tensor]
 LARGEST = 256  # images in a batch
+SIDE = 64  # of the images at export; the graph takes any
 OPTIONS = {
     "INFERENCE_PRECISION_HINT": "f32",
     "PERFORMANCE_HINT": "LATENCY",
@@ -43,8 +45,8 @@ class _WeightsAsInputs(nn.Module):
         return torch.func.functional_call(self.__dict__["model"], state, (images,))
 
 
-def compiled(model: Embedder, size: int) -> Forward:
-    """`model` as a function of normalised images (N, 3, size, size), float32, to (N, D).
+def compiled(model: Embedder) -> Forward:
+    """`model` as a function of normalised images (N, 3, s, s), float32, of one size, to (N, D).
 
     Raises whatever export or OpenVINO raise for a network that they cannot take.
     """
@@ -54,7 +56,7 @@ def compiled(model: Embedder, size: int) -> Forward:
     plain = restored(copy.deepcopy(model).eval().cpu())
     state = {name: value.detach().contiguous() for name, value in plain.state_dict().items()}
     state = {name: value for name, value in state.items() if value.ndim}
-    graph = openvino.Core().read_model(_template(plain, state, size))
+    graph = openvino.Core().read_model(_template(plain, state))
     for parameter, value in zip(graph.get_parameters()[1:], state.values(), strict=True):
         parameter.output(0).replace(opset13.constant(value.numpy()).output(0))
         graph.remove_parameter(parameter)
@@ -62,23 +64,23 @@ def compiled(model: Embedder, size: int) -> Forward:
     return lambda images: torch.from_numpy(request.infer([images.contiguous().numpy()])[0].copy())
 
 
-def _template(model: Embedder, state: dict[str, Tensor], size: int):
+def _template(model: Embedder, state: dict[str, Tensor]) -> Path:
     """The file of a trunk's graph without weights; exported where it is not there yet."""
     versions = {name: version(name) for name in ("torch", "openvino", "timm")}
     shapes = [(name, tuple(value.shape)) for name, value in state.items()]
-    key = key_of(shapes=shapes, code=fingerprint("models"), size=size, **versions)
+    key = key_of(shapes=shapes, code=fingerprint("models"), **versions)
     file = paths.TEMPLATES / f"{key}.xml"
     if not file.exists():
-        _export(model, state, size, file)
+        _export(model, state, file)
     return file
 
 
-def _export(model: Embedder, state: dict[str, Tensor], size: int, file) -> None:
+def _export(model: Embedder, state: dict[str, Tensor], file: Path) -> None:
     import openvino
 
     say("preparing the trunk for OpenVINO (once)")
     count = {0: torch.export.Dim("count", min=1, max=LARGEST)}
-    inputs = (torch.zeros(2, 3, size, size), *state.values())
+    inputs = (torch.zeros(2, 3, SIDE, SIDE), *state.values())
     shapes = {"images": count, "weights": tuple(None for _ in state)}
     with torch.no_grad():
         program = torch.export.export(

@@ -1,4 +1,5 @@
-"""The front page of all studies: `python -m lib.report.front_page` writes `reports/index.html`.
+"""The front page of all studies: `python -m lib.report.front_page` writes
+`reports/index.html` and `reports/local.html`.
 
 The page is a function of the files of the reports folder and of the published numbers: the same
 files give the same bytes. What a study lacks is named on the page.
@@ -8,6 +9,7 @@ import html
 import math
 import re
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
@@ -24,12 +26,12 @@ from lib.core.errors import StudyError
 from lib.core.files import atomic, read_json
 from lib.data import datasets
 from lib.evaluation import effects
-from lib.experiments import repeats
-from lib.report import overview_figure, provenance
+from lib.report import overview_figure, provenance, stale
 from lib.report.html import TEMPLATES, figures, title
 from lib.report.provenance import Made
-from lib.report.style import COLOURS, LABELS
-from lib.training import losses
+from lib.report.shift_tables import ENDS, PAPER, label_of, means, per_arm
+from lib.report.style import colour, label
+from lib.training import arms
 
 PAGES = ("01_data", "02_masks", "03_train", "04_shift", "05_attention", "06_report")
 HEADLINE = "figures/06_report/headline.png"
@@ -39,13 +41,13 @@ SHOWN = (
     "05_attention/maps",
     "05_attention/scores",
 )
-CONDITIONS = ["clean", "random_background"]
+NAMES = {"cub200": "Birds", "cars196": "Cars", "sop": "Products", "rendered": "Demo"}
 MODEL = ["loss", "arm"]
 
 
 @dataclass(frozen=True)
 class Notebook:
-    """The pages of one notebook: a link each, as (words, address); 03_train has one a loss."""
+    """The pages of one notebook: a link each, as (words, address); 03_train may have one a loss."""
 
     number: str
     title: str
@@ -68,19 +70,22 @@ class Study:
     """What the front page shows of one study.
 
     `rows` pairs the label of a loss (empty for the untrained trunk) with its rows (an arm each,
-    values in percent, NaN where there is none); `missing` says in words what could not be shown.
-    `tables` are (name, address, checksum).
+    values in percent, NaN where there is none); `seeds` is how many are behind them; `missing` says
+    in words what could not be shown. `tables` are (name, address, checksum). `stale` says what has
+    changed since the study was made; empty where nothing has.
     """
 
     name: str
     entry: dict[str, Any]
     rows: list[tuple[str, list[dict[str, Any]]]]
+    seeds: int
     notebooks: list[Notebook]
     picture: Picture | None
     figures: dict[str, Picture]
     tables: list[tuple[str, str, str]]
     made: Made | None
     missing: list[str]
+    stale: str = ""
 
     @property
     def dataset(self) -> str:
@@ -91,6 +96,39 @@ class Study:
     def about(self) -> datasets.Dataset | None:
         """The data set's entry; None where it is not in the table."""
         return datasets.DATASETS.get(self.dataset)
+
+    @property
+    def label(self) -> str:
+        """How the study is called: by what its images show; one's own by its name."""
+        return NAMES.get(self.dataset, self.name)
+
+    @property
+    def lost(self) -> pd.Series:
+        """Share of MAP@R that each arm loses under a random background, mean over all models."""
+        levels = self.entry.get("map_at_r_percent") or {}
+        names = sorted(levels, key=lambda arm: arm != arms.UNTRAINED)
+        known = [arm for arm in names if set(PAPER) <= set(levels[arm]) and levels[arm]["clean"]]
+        shares = {a: 1 - levels[a]["random_background"] / levels[a]["clean"] for a in known}
+        return pd.Series(shares, dtype=float)
+
+    @property
+    def finding(self) -> str:
+        """The study in one line."""
+        told = f"MAP@R lost when only the background changes: {per_arm(self.lost, '{:.0%}')}"
+        return told if len(self.lost) else str(self.entry["finding"])
+
+    @property
+    def scores(self) -> list[tuple[str, float]]:
+        """Attention score of every arm that has one, the untrained trunk first."""
+        found = (self.entry.get("attention_score") or {}).items()
+        known = [(arm, value) for arm, value in found if value is not None and value == value]
+        return sorted(known, key=lambda pair: pair[0] != arms.UNTRAINED)
+
+    @property
+    def gains(self) -> dict[str, dict[str, list[float]]]:
+        """Contrast of arms -> condition -> points of MAP@R, [value, low, high]."""
+        before = self.entry.get("gain_points")  # of studies made when there were two arms
+        return self.entry.get("gains") or ({"bgaugment-base": before} if before else {})
 
     @property
     def scale(self) -> str:
@@ -139,36 +177,29 @@ def read_table(file: Path, columns: list[str], missing: list[str]) -> pd.DataFra
     return pd.DataFrame(columns=columns)
 
 
-def with_repeats(folder: Path, table: str, columns: list[str], missing: list[str]) -> pd.DataFrame:
-    """A table of a study, with the rows of its repeats with other seeds."""
-    parts = [read_table(file, columns, missing) for file in repeats.files_of(folder, table)]
-    return pd.concat(parts, ignore_index=True)
+def ours(folder: Path, entry: dict[str, Any], missing: list[str]) -> tuple[pd.DataFrame, int]:
+    """MAP@R in percent and its change in points per loss and arm, and how many seeds it is of.
 
-
-def levels(folder: Path, missing: list[str]) -> pd.DataFrame:
-    """MAP@R in percent per loss and arm: columns clean, random_background.
-
-    The mean over draws first, then over seeds, so that every model counts alike.
+    Columns clean, random_background, change, low, high: as 06_report wrote them; for a study made
+    before that from its tables, there with an interval only where they hold one seed (a mean of
+    several models' intervals is none).
     """
-    columns = [*MODEL, "seed", "condition", "sides", "metric", "value"]
-    table = with_repeats(folder, "retrieval", columns, missing)
+    columns = [*PAPER, "change", "low", "high"]
+    if entry.get("models"):
+        table = pd.DataFrame(entry["models"]).set_index(MODEL).reindex(columns=columns)
+        return table.astype(float), int(entry["seeds"])
+    keys = [*MODEL, "seed", "condition", "sides", "metric", "value"]
+    table = read_table(folder / "retrieval.csv", keys, missing)
     keep = (table["sides"] == "both") & (table["metric"] == "map_at_r")
-    part = table[keep & table["condition"].isin(CONDITIONS)].astype({"value": float})
-    models = part.groupby([*MODEL, "seed", "condition"])["value"].mean()
-    wide = models.groupby([*MODEL, "condition"]).mean().unstack("condition")
-    return 100 * wide.reindex(columns=CONDITIONS)
-
-
-def changes(folder: Path, missing: list[str]) -> pd.DataFrame:
-    """Random background minus clean in points of MAP@R per loss and arm: change, low, high.
-
-    Over seeds the ends of the intervals are averaged too, which never makes them too narrow.
-    """
-    columns = ["contrast", *MODEL, "condition", "sides", "metric", "value", "low", "high"]
-    table = with_repeats(folder, "effects", columns, missing)
-    rows = effects.select(table, "shifted-clean", "random_background", "both")
-    values = rows.astype(dict.fromkeys(("value", "low", "high"), float)).groupby(MODEL)
-    return 100 * values[["value", "low", "high"]].mean().rename(columns={"value": "change"})
+    part = table[keep & table["condition"].isin(PAPER)].astype({"value": float})
+    level = means(part, [*MODEL, "condition"]).set_index([*MODEL, "condition"])["value"]
+    wide = 100 * level.unstack("condition").reindex(columns=PAPER)
+    table = read_table(folder / "effects.csv", ["contrast", *keys, "low", "high"], missing)
+    down = effects.select(table, "shifted-clean", "random_background", "both")
+    change = 100 * means(down.astype(dict.fromkeys(ENDS, float)), MODEL, ENDS).set_index(MODEL)
+    if down["seed"].nunique() > 1:
+        change[["low", "high"]] = float("nan")
+    return wide.join(change.rename(columns={"value": "change"})), part["seed"].nunique()
 
 
 def published(facts: Path, dataset: str, missing: list[str]) -> pd.DataFrame:
@@ -178,27 +209,22 @@ def published(facts: Path, dataset: str, missing: list[str]) -> pd.DataFrame:
     table = read_table(facts / "published_retrieval.csv", columns, missing)
     part = table[table["dataset"] == dataset].astype({value: float})
     wide = part.groupby([*MODEL, "condition"])[value].mean().unstack("condition")
-    return wide.reindex(columns=CONDITIONS).set_axis(["paper_clean", "paper_random"], axis=1)
+    return wide.reindex(columns=PAPER).set_axis(["paper_clean", "paper_random"], axis=1)
 
 
-def headline_rows(
-    folder: Path, facts: Path, dataset: str, missing: list[str]
-) -> list[tuple[str, list[dict[str, Any]]]]:
+def headline_rows(table: pd.DataFrame) -> list[tuple[str, list[dict[str, Any]]]]:
     """The headline table, the untrained trunk first: (label of the loss, its rows)."""
-    ours = levels(folder, missing)
-    table = ours.join(changes(folder, missing)).join(published(facts, dataset, missing))
     table["change"] = table["change"].fillna(table["random_background"] - table["clean"])
     table["paper_change"] = table["paper_random"] - table["paper_clean"]
     rows = table.reset_index().to_dict("records")
-    rows.sort(key=lambda row: (row["loss"] != "none", row["loss"], row["arm"]))
+    order = {arm: at for at, arm in enumerate(arms.ARMS)}
+    rows.sort(key=lambda row: (row["loss"] != "none", row["loss"], order.get(row["arm"], 99)))
     return [(loss_label(name), list(part)) for name, part in groupby(rows, lambda row: row["loss"])]
 
 
 def loss_label(name: str) -> str:
     """How a loss is called: nothing for no loss; one that is not in the table keeps its name."""
-    if name == "none":
-        return ""
-    return losses.get(name).label if name in losses.LOSSES else name
+    return "" if name == "none" else label_of(name)
 
 
 # --------------------------------------------------------------------------------- the pages
@@ -216,12 +242,11 @@ def page_title(page: Path) -> str:
     return title(nbformat.read(notebook, as_version=4), page.stem)
 
 
-def notebooks(folder: Path, used: list[str], missing: list[str]) -> list[Notebook]:
-    """The pages of a study by number; `used` are the losses that have a page of their own."""
+def notebooks(folder: Path, missing: list[str]) -> list[Notebook]:
+    """The pages of a study by number; 03_train may be one page or one a loss."""
     found = sorted(folder.glob("[0-9][0-9]_*.html"))
-    train = [f"03_train_{loss}" for loss in used] or ["03_train"]
-    wanted = [name for stem in PAGES for name in (train if stem == "03_train" else [stem])]
-    missing += [f"{name}.html" for name in wanted if name not in {page.stem for page in found}]
+    there = {re.sub(r"^03_train_.*", "03_train", page.stem) for page in found}
+    missing += [f"{name}.html" for name in PAGES if name not in there]
     return [
         _notebook(number, list(pages), folder.name)
         for number, pages in groupby(found, lambda page: page.stem[:2])
@@ -274,13 +299,13 @@ def others(reports: Path, told: set[str]) -> list[tuple[str, list[Notebook]]]:
     """Folders with pages but without a summary: studies under way, and those of one notebook."""
     folders = sorted(page.parent for page in reports.glob("*/[0-9][0-9]_*.html"))
     names = [folder for folder in dict.fromkeys(folders) if folder.name not in told]
-    return [(folder.name, notebooks(folder, [], [])) for folder in names]
+    return [(folder.name, notebooks(folder, [])) for folder in names]
 
 
 # --------------------------------------------------------------------------------- the whole
 
 
-def read_study(summary: Path, facts: Path) -> Study:
+def read_study(summary: Path, facts: Path, stale: str = "") -> Study:
     """Everything that the front page shows of the study of `reports/summaries/<study>.json`.
 
     Raises:
@@ -298,18 +323,20 @@ def read_study(summary: Path, facts: Path) -> Study:
     folder, missing = summary.parent.parent / summary.stem, []
     pages = sorted(page.stem for page in folder.glob("[0-9][0-9]_*.html"))
     headline = picture(folder / HEADLINE)
-    if not headline:
-        missing.append(HEADLINE)
+    missing += [] if headline else [HEADLINE]
+    table, seeds = ours(folder, entry, missing)
     return Study(
         name=summary.stem,
         entry=entry,
-        rows=headline_rows(folder, facts, str(entry.get("dataset")), missing),
-        notebooks=notebooks(folder, entry.get("losses") or [], missing),
+        rows=headline_rows(table.join(published(facts, str(entry.get("dataset")), missing))),
+        seeds=seeds,
+        notebooks=notebooks(folder, missing),
         picture=headline,
         figures=figures_of(folder, pages),
         tables=tables_of(folder, entry.get("tables_sha256") or {}),
         made=provenance.read(folder, pages),
         missing=missing,
+        stale=stale,
     )
 
 
@@ -336,15 +363,25 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     made.filters |= {"signed": signed, "percent": percent, "quote": quote}
+    made.globals |= {"label": label, "colour": colour}
     return made
 
 
-def build(reports: Path, facts: Path) -> Path:
-    """Write the front page `reports/index.html`; in the paper's order, the rendered demo last.
+def build(
+    reports: Path,
+    facts: Path,
+    studies: list[str] | None = None,
+    to: str = "index.html",
+    older: Callable[[str], str] = lambda study: "",
+) -> Path:
+    """Write a front page `reports/<to>`; in the paper's order, the rendered demo last.
 
     Args:
         reports: the folder with `summaries/<study>.json` and one folder a study.
         facts: the folder with `published_retrieval.csv`.
+        studies: folders of `reports` to show; all by default.
+        to: name of the page. Its figure is `overview.png` for `index.html`, else `<stem>.png`.
+        older: from a study's name to what has changed since it was made, "" for nothing.
 
     Returns:
         The path of the page.
@@ -353,31 +390,49 @@ def build(reports: Path, facts: Path) -> Path:
         StudyError: there is no study yet, or a summary is broken.
     """
     summaries = sorted((reports / "summaries").glob("*.json"))
-    if not summaries:
+    wanted = [file for file in summaries if studies is None or file.stem in studies]
+    if not wanted:
         raise StudyError(
             f"There is no study in {reports / 'summaries'} (one JSON file each). "
             "Run `make repro`: 06_report writes them."
         )
-    studies = [read_study(file, facts) for file in summaries]
-    studies.sort(key=lambda study: (overview_figure.rank(study.dataset), study.name))
-    finding = overview_figure.write(studies, reports)
-    first = picture(reports / "overview.png", finding) if finding else None
-    first = replace(first, address="overview.png") if first else None
-    gains = overview_figure.gains(overview_figure.chosen(studies)) if first else ""
+    found = [read_study(file, facts, older(file.stem)) for file in wanted]
+    found.sort(key=lambda study: (overview_figure.rank(study.dataset), study.name))
+    name = "overview" if to == "index.html" else Path(to).stem
+    finding = overview_figure.write(found, reports, name)
+    first = picture(reports / f"{name}.png", finding) if finding else None
+    first = replace(first, address=f"{name}.png") if first else None
+    gains = overview_figure.gains(overview_figure.chosen(found)) if first else []
+    more = others(reports, {file.stem for file in summaries})
+    more = [entry for entry in more if studies is None or entry[0] in studies]
     page = _environment().get_template("gallery.html.j2")
-    more = others(reports, {study.name for study in studies})
-    text = page.render(
-        studies=studies, others=more, first=first, gains=gains, colours=COLOURS, labels=LABELS
-    )
-    with atomic(reports / "index.html") as temporary:
+    text = page.render(studies=found, others=more, first=first, gains=gains)
+    with atomic(reports / to) as temporary:
         temporary.write_text(text.rstrip("\n") + "\n", encoding="utf-8")
-    return reports / "index.html"
+    return reports / to
+
+
+def on_record(reports: Path) -> list[str]:
+    """The studies of published data sets: only their results are kept in git."""
+    found = []
+    for file in sorted((reports / "summaries").glob("*.json")):
+        entry = datasets.DATASETS.get(str(read_json(file).get("dataset")))
+        if entry and not entry.make and not entry.own:
+            found.append(file.stem)
+    return found
 
 
 def main() -> int:
-    """The command line. Returns 0, or 2 where there is nothing to show."""
+    """The command line: `index.html` of the studies on record, `local.html` of all on this machine.
+
+    Returns 0, or 2 where there is nothing to show.
+    """
     try:
-        print(build(paths.REPORTS, paths.FACTS).relative_to(paths.ROOT).as_posix())
+        changes = stale.by_study()
+        told = {study: stale.sentence(changed) for study, changed in changes.items()}
+        for to, studies in (("index.html", on_record(paths.REPORTS)), ("local.html", None)):
+            made = build(paths.REPORTS, paths.FACTS, studies or None, to, lambda s: told.get(s, ""))
+            print(made.relative_to(paths.ROOT).as_posix())
     except StudyError as error:
         print(error, file=sys.stderr)
         return 2

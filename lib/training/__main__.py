@@ -2,7 +2,8 @@
 
 import sys
 
-from lib.core import stage
-from lib.training.study import measure
+if __name__ == "__main__":
+    from lib.core import stage
+    from lib.training.study import measure
 
-sys.exit(stage.main(measure, "train"))
+    sys.exit(stage.main(measure, "train"))

@@ -82,7 +82,7 @@ DIFFERENCES = (
                "chosen: draws are the smallest of the three"),
     Difference("conditions", "clean and random background, both sides",
                "further ones, and a changed query against a clean gallery",
-               "chosen: tells the background from the scissors"),
+               "chosen: tells the background from cut-and-paste artefacts"),
     Difference("attention score where it is undefined", "not said",
                "counted and left out", "chosen: no NaN in a mean"),
     Difference("trunk, crop, optimiser, steps (CPU studies)", "see the table of page 03",

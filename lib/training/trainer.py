@@ -136,7 +136,7 @@ class Run:
     def validate(self) -> dict[str, float]:
         """Validation MAP@R on clean images, on replaced backgrounds, and as the arm selects."""
         recipe, found = self.recipe, {}
-        forward = forward_of(self.model, recipe.image_size, recipe.precision)
+        forward = forward_of(self.model, recipe.precision)
         for condition in dict.fromkeys((*ALWAYS, self.arm.select_on)):
             try:
                 scores = validation(

@@ -147,9 +147,9 @@ def test_partners_are_others_the_nearest_or_of_the_class(setup):
 
 
 def test_references_are_means_and_zero_without_partners(setup):
-    network, rows = setup.base.load(), setup.rows
+    (network, forward), rows = attention_maps.opened(setup.base), setup.rows
     groups = [rows[1:4], rows[:0], rows[4:5]]
-    found = attention_maps.references(network, setup.scenes, groups, 32, "f32")
+    found = attention_maps.references(network, setup.scenes, groups, 32, forward)
     with torch.no_grad():
         known = network(network.normalise(setup.pictures(rows)[0]))
     assert torch.allclose(found[0], known[1:4].mean(dim=0), atol=1e-5)

@@ -22,7 +22,7 @@ def images(count: int, size: int = 64) -> torch.Tensor:
 
 
 def test_it_is_the_same_network(model: Embedder) -> None:
-    forward = openvino_forward.compiled(model, 64)
+    forward = openvino_forward.compiled(model)
     for count in (1, 7, 32):
         with torch.no_grad():
             expected = model(images(count))
@@ -30,7 +30,7 @@ def test_it_is_the_same_network(model: Embedder) -> None:
 
 
 def test_runs_repeat_and_images_do_not_depend_on_their_batch(model: Embedder) -> None:
-    one, again = (openvino_forward.compiled(model, 64) for _ in range(2))
+    one, again = (openvino_forward.compiled(model) for _ in range(2))
     whole = one(images(32))
     assert torch.equal(whole, one(images(32))) and torch.equal(whole, again(images(32)))
     mixed = images(32)
@@ -40,10 +40,10 @@ def test_runs_repeat_and_images_do_not_depend_on_their_batch(model: Embedder) ->
 
 
 def test_other_weights_take_the_same_template(model: Embedder) -> None:
-    first = openvino_forward.compiled(model, 64)(images(2))
+    first = openvino_forward.compiled(model)(images(2))
     files = set(paths.TEMPLATES.glob("*.xml"))
     other = Embedder("efficientnet_lite0", 16, seed=4).eval()
-    assert not torch.equal(openvino_forward.compiled(other, 64)(images(2)), first)
+    assert not torch.equal(openvino_forward.compiled(other)(images(2)), first)
     assert set(paths.TEMPLATES.glob("*.xml")) == files
 
 
@@ -52,6 +52,6 @@ def test_a_trunk_that_cannot_be_exported_is_embedded_by_torch(monkeypatch, model
         raise RuntimeError("no")
 
     monkeypatch.setattr(embedding, "compiled", refuse)
-    made = embedding.forward_of(model, 64)(images(3))
+    made = embedding.forward_of(model)(images(3))
     with torch.no_grad():
         torch.testing.assert_close(made, model(images(3)))

@@ -3,6 +3,7 @@
 from pathlib import Path
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 
 from lib.report import overview_figure
@@ -21,48 +22,37 @@ def a_study(name: str, dataset: str, drop: float) -> SimpleNamespace:
         for label, lost in (("Triplet", drop), ("ArcFace", drop + 2))
     ]
     trunk = [("", [row("untrained", 9, -drop)])]
-    entry = {"seeds": 2, "queries": 7}
-    return SimpleNamespace(name=name, dataset=dataset, entry=entry, rows=trunk + rows)
+    return SimpleNamespace(
+        name=name, dataset=dataset, label=name.upper(), entry={"queries": 7}, rows=trunk + rows,
+        lost=pd.Series({"base": drop / 20, "bgaugment": drop / 40}), seeds=2, gains={},
+    )  # fmt: skip
 
 
-def test_birds_come_before_cars_and_drawn_pictures_stay_out() -> None:
+def test_birds_come_before_cars_and_rendered_images_stay_out() -> None:
     studies = [
         a_study("a", "cars196", 4), a_study("b", "cub200", 10), a_study("c", "rendered", 30),
     ]  # fmt: skip
     found = overview_figure.chosen(studies)
     assert [study.name for study in found] == ["b", "a"]
-    assert overview_figure.finding(found) == (
-        "A new background takes 11.0 [10.0, 12.0] of 20.0 points of MAP@R on birds and "
-        "5.0 [4.0, 6.0] of 20.0 on cars; with BGAugment 5.5 [4.5, 6.5] of 19.0 on birds and "
-        "2.5 [1.5, 3.5] of 19.0 on cars"
-    )
+    told = overview_figure.finding(found)
+    assert "B: base 50 %, BGAugment 25 %; A: base 20 %, BGAugment 10 %" in told
     figure = overview_figure.figure(found)
     labels = [tick.get_text() for tick in figure.axes[0].get_yticklabels()]
     assert labels == ["untrained trunk", "Triplet", "ArcFace"]
     places = [line.get_xdata()[0] for line in figure.axes[1].containers[1].lines[:1]]
     assert places == [-4]  # the cars' first trained row
-    assert [study.name for study in overview_figure.chosen(studies[2:])] == [
-        "c"
-    ]  # nothing else to show
+    alone = overview_figure.chosen(studies[2:])
+    assert [study.name for study in alone] == ["c"]  # nothing else to show
 
 
-def test_seeds_behind_a_mark() -> None:
+def test_gains_are_rows_a_study_and_contrast() -> None:
     birds, cars = a_study("b", "cub200", 10), a_study("a", "cars196", 4)
-    assert overview_figure.trained([birds, cars]) == "mean of 2 seeds"
-    cars.entry["seeds"] = 1
-    assert overview_figure.trained([birds, cars]) == "mean of 2 seeds on birds and 1 seed on cars"
-    assert overview_figure.trained([cars]) == "mean of 1 seed"
-
-
-def test_gains_of_all_studies_or_none() -> None:
-    birds, cars = a_study("b", "cub200", 10), a_study("a", "cars196", 4)
-    birds.entry["gain_points"] = {"random_background": [2.06, 1.4, 2.7], "clean": [-0.6, -1.3, 0]}
-    assert overview_figure.gains([birds, cars]) == ""
-    cars.entry["gain_points"] = {"random_background": [0.2, -0.2, 0.7], "clean": [-0.5, -1.2, 0.1]}
-    assert overview_figure.gains([birds, cars]).endswith(
-        "on new backgrounds +2.1 [1.4, 2.7] on birds and +0.2 [-0.2, 0.7] on cars; clean -0.6 "
-        "[-1.3, 0.0] on birds and -0.5 [-1.2, 0.1] on cars"
-    )
+    birds.gains = {
+        "bgaugment-base": {"random_background": [2.06, 1.4, 2.7], "clean": [-0.6, None, None]}
+    }
+    assert overview_figure.gains([birds, cars]) == [
+        ("B", "BGAugment − base", "2.1 [1.4, 2.7]", "-0.6")
+    ]
 
 
 def test_the_same_rows_give_the_same_bytes(tmp_path: Path) -> None:
@@ -71,12 +61,14 @@ def test_the_same_rows_give_the_same_bytes(tmp_path: Path) -> None:
     words = overview_figure.write(studies, tmp_path)
     files = [tmp_path / f"overview.{kind}" for kind in ("png", "svg")]
     first = [file.read_bytes() for file in files]
-    assert "birds" in words and overview_figure.write(studies, tmp_path) == words
+    assert "B: base" in words and overview_figure.write(studies, tmp_path) == words
     assert first == [file.read_bytes() for file in files]
 
 
 @pytest.mark.parametrize("arm", ["base", "bgaugment"])
-def test_a_study_without_an_arm_is_left_out(arm: str, tmp_path: Path) -> None:
+def test_a_study_with_one_arm_is_drawn(arm: str, tmp_path: Path) -> None:
     study = a_study("b", "cub200", 10)
-    study.rows = [(name, [row for row in rows if row["arm"] != arm]) for name, rows in study.rows]
-    assert overview_figure.write([study], tmp_path) is None
+    study.rows = [(name, [row for row in rows if row["arm"] == arm]) for name, rows in study.rows]
+    study.rows = [(name, rows) for name, rows in study.rows if rows]
+    assert overview_figure.write([study], tmp_path)
+    assert overview_figure.arms_of([study]) == [arm]

@@ -115,7 +115,8 @@ def write(
     write_compact(folder / "mask_robustness.parquet", masked)
     tiles(folder, arms, conditions)
     facts = {
-        "dataset": "rendered", "note": "", "masks": "a", "images": {"test": 32}, "image_size": 8,
+        "dataset": "rendered", "note": "", "masks": "a", "images": {"test": 32, "train": 12},
+        "classes": {"train": 2}, "image_size": 8,
         "usable": 1.0, "arms": arms, "losses": list(losses), "seeds": list(seeds),
     }  # fmt: skip
     write_json(folder / "study.json", facts)
@@ -134,6 +135,7 @@ def tell(notebook: str, **parameters) -> tuple[str, dict]:
         done.raise_error()
         if "parameters" in cell.metadata.get("tags", []):
             shell.user_ns.update(parameters)
-        for value in [*(out.data for out in captured.outputs)]:
-            shown.append(str({kind: text for kind, text in value.items() if "image" not in kind}))
+        result = shell.display_formatter.format(done.result)[0] if done.result is not None else {}
+        for data in [*(out.data for out in captured.outputs), result]:
+            shown += [str(text) for kind, text in data.items() if "image" not in kind]
     return "\n".join(shown), shell.user_ns

@@ -1,0 +1,86 @@
+"""Does README say what the committed tables say? `python -m tests.claims`, run before a release.
+
+Not collected by pytest: a run of the demo, or of another study, changes tables that README quotes.
+Prints every claim that README does not hold; returns 1 where there is one.
+"""
+
+import json
+import re
+import sys
+from collections.abc import Iterator
+
+import pandas as pd
+import yaml
+
+from lib.core import paths
+from lib.report import bias_dose_figure, front_page, overview_figure
+
+Claim = tuple[str, str]  # what it is about; the text that README must hold
+
+
+def committed() -> list[front_page.Study]:
+    """The studies of the figure on README's first screen."""
+    files = sorted((paths.REPORTS / "summaries").glob("*.json"))
+    return overview_figure.chosen([front_page.read_study(file, paths.FACTS) for file in files])
+
+
+def of_studies() -> Iterator[Claim]:
+    """The figure's title (as its alternative text, too), gains, attention scores, seeds."""
+    studies = committed()
+    finding = overview_figure.finding(studies)
+    yield "figure", f"![{finding}](reports/overview.png)"
+    for name, pair, moved, clean in overview_figure.gains(studies):
+        yield f"{name}: {pair}, random background", moved
+        yield f"{name}: {pair}, clean", clean
+    for study in studies:
+        for arm, score in study.scores:
+            yield f"{study.label}: attention score, {arm}", f"{score:.2f}"
+        for arm, share in study.lost.items():
+            yield f"{study.label}: lost, {arm}", f"{100 * share:.0f} %"
+
+
+def of_bias_dose() -> Iterator[Claim]:
+    """The bias dose's finding."""
+    for file in paths.REPORTS.glob("*/dial.csv"):
+        yield "bias dose", bias_dose_figure.finding(pd.read_csv(file))
+
+
+def of_demo() -> Iterator[Claim]:
+    """The number to expect of the first run; only where the demo has just run."""
+    file = paths.REPORTS / "demo" / "answers.json"
+    if file.exists():
+        yield "demo", json.loads(file.read_text(encoding="utf-8"))["finding"]
+
+
+def of_tables() -> Iterator[Claim]:
+    """Every table that a page writes stands in the row of its notebook."""
+    stages = yaml.safe_load((paths.ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    for stage in stages.values():
+        notebook = re.search(r"lib\.run\.execute (\w+)", stage["cmd"])
+        for table in re.findall(r"reports/[^'\"]+/(\w+\.csv)", str(stage["outs"])) * bool(notebook):
+            yield f"row of {notebook[1]}", f"`{table}`"
+
+
+def missing() -> list[Claim]:
+    """The claims that README does not hold."""
+    text = (paths.ROOT / "README.md").read_text(encoding="utf-8")
+    plain = " ".join(text.split())
+    rows = dict(re.findall(r"^\| \d \| \[(\d\d_\w+)\](.+)$", text, flags=re.M))
+    claims = [*of_studies(), *of_bias_dose(), *of_demo(), *of_tables()]
+    return [
+        (about, wanted)
+        for about, wanted in claims
+        if wanted not in (rows.get(about[7:], "") if about.startswith("row of") else plain)
+    ]
+
+
+def main() -> int:
+    """Print what README lacks."""
+    lost = missing()
+    for about, wanted in lost:
+        print(f"README.md does not say ({about}): {wanted}")
+    return int(bool(lost))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
