@@ -51,19 +51,18 @@ def machine() -> dict[str, Any]:
 
 
 def _gpu() -> str | None:
-    command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
-    try:
-        found = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return found.stdout.strip() or None
+    return _told("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")
 
 
 def _commit() -> str | None:
-    command = ["git", "-C", str(paths.ROOT), "rev-parse", "--short=12", "HEAD"]
+    return _told("git", "-C", str(paths.ROOT), "rev-parse", "--short=12", "HEAD")
+
+
+def _told(*command: str) -> str | None:
+    """What a program prints; None where it is not there, says nothing, or takes too long."""
     try:
-        found = subprocess.run(command, capture_output=True, text=True, check=False)
-    except OSError:
+        found = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
         return None
     return found.stdout.strip() or None
 
@@ -94,6 +93,16 @@ def data(study: str) -> dict[str, str]:
     return {name: read_json(f)["fingerprint"][:16] for name, f in files.items() if f.exists()}
 
 
+def _peak() -> float:
+    """MB of the largest process so far, this one and those it has waited for; 0 on Windows."""
+    try:
+        from resource import RUSAGE_CHILDREN, RUSAGE_SELF, getrusage
+    except ImportError:
+        return 0.0
+    most = max(getrusage(who).ru_maxrss for who in (RUSAGE_CHILDREN, RUSAGE_SELF))
+    return most / (1e6 if platform.system() == "Darwin" else 1e3)  # bytes there, KiB here
+
+
 @dataclass(frozen=True)
 class Watch:
     """What a run of a study uses, from the making of the watch until it is read."""
@@ -101,35 +110,24 @@ class Watch:
     study: str
     start: float = field(default_factory=time.monotonic)
     began: float = field(default_factory=time.time)
+    before: float = field(default_factory=_peak)
 
     def read(self) -> dict[str, float | None]:
         """Seconds, peak memory of the largest process (MB), size of the files written (MB).
 
-        Memory is that of processes that have ended: of the kernel and of its workers.
+        Memory is that of this process, or of a kernel or worker that has ended; None where an
+        earlier notebook of the same command needed more.
         """
-        where = paths.StudyPaths(self.study)
-        folders = (where.prepared, where.masks, where.models, where.shift, where.attention)
-        sizes = (
-            file.stat()
-            for folder in (*folders, where.scratch, where.reports)
-            for file in folder.rglob("*")
-            if file.is_file()
-        )
+        folders = [paths.StudyPaths(self.study).reports, *(paths.ROOT / "data").glob("*")]
+        folders[1:] = [folder / self.study for folder in folders[1:]]
+        sizes = (file.stat() for f in folders for file in f.rglob("*") if file.is_file())
         written = sum(size.st_size for size in sizes if size.st_mtime >= self.began)
+        peak = _peak()
         return {
             "seconds": round(time.monotonic() - self.start, 1),
-            "peak_memory_mb": _peak(),
+            "peak_memory_mb": round(peak) if peak > self.before else None,
             "written_mb": round(written / 1e6, 1),
         }
-
-
-def _peak() -> float | None:
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    most = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    return round(most / (1e6 if platform.system() == "Darwin" else 1e3))  # bytes there, KiB here
 
 
 def note(study: str, stem: str, parameters: dict[str, Any], used: dict[str, Any]) -> None:
@@ -152,7 +150,7 @@ def note(study: str, stem: str, parameters: dict[str, Any], used: dict[str, Any]
 
 def table(reports: Path | None = None) -> str:
     """What every recorded stage used, as a Markdown table; stages without a record are left out."""
-    lines = ["| study | page | seconds | peak memory, MB | files written, MB | processor, cores |"]
+    lines = ["| study | step | seconds | peak memory, MB | files written, MB | processor, cores |"]
     lines += ["|---|---|---:|---:|---:|---|"]
     for file in sorted((reports or paths.REPORTS).glob("*/run.json")):
         for stem, run in sorted(read_json(file).items()):

@@ -1,23 +1,27 @@
 """An executed notebook as one self-contained web page: nothing is loaded from the network."""
 
+from __future__ import annotations
+
 import base64
 import copy
-import html
 import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-import numpy as np
 from bs4 import BeautifulSoup, Tag
-from nbconvert import HTMLExporter
-from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
-from nbformat import NotebookNode
+
+from lib.core.params import ALONE
+
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
 
 TEMPLATES = Path(__file__).parent / "templates"
-DRAWS = {1: "M", 2: "L", 3: "Q", 4: "C", 79: "Z"}  # matplotlib path codes as SVG commands
+# What pandas writes of a table, and so all the HTML that an output may hold.
+TABLE = {"style", "div", "p", "table", "thead", "tbody", "tfoot", "tr", "th", "td", "caption"}
+ATTRIBUTES = {"id", "class", "style", "type", "scoped", "border", "scope", "colspan", "rowspan"}
 
 
 @dataclass(frozen=True)
@@ -48,17 +52,13 @@ def page(
     Raises:
         ValueError: something on the page would be loaded from the network.
     """
-    links = _neighbours(source, neighbours)
-    resources: dict[str, Any] = {
-        "metadata": {"path": str(source.parent)},
-        "page": {
-            "title": title(notebook, stem),
-            "stem": stem,
-            "figure": "Figure; the text around it says what it shows.",
-            "source": _relative(source, out_dir),
-            "previous": links[0][1],
-            "next": links[1][1],
-        },
+    before, after = _neighbours(source, neighbours)
+    facts = {
+        "title": title(notebook, stem),
+        "stem": stem,
+        "source": _relative(source, out_dir),
+        "previous": before[1],
+        "next": after[1],
     }
     notebook = copy.deepcopy(notebook)
     for output, figure in figures(notebook, out_dir / "figures" / stem):
@@ -67,11 +67,24 @@ def page(
         names = {"file": file, "picture": figure.file}  # not a second copy of each in the page
         names = {key: path.relative_to(out_dir).as_posix() for key, path in names.items()}
         output.metadata |= {"figure": figure.name, **names}
-    text, _ = _exporter(source.parent).from_notebook_node(notebook, resources)
-    text = _between_pages(text, dict(pair for pair in links if pair[0]))
+    resources = {"metadata": {"path": str(source.parent)}, "page": facts}
+    text, _ = _exporter().from_notebook_node(notebook, resources)
+    text = _between_pages(text, {near: page for near, page in (before, after) if near})
     if loaded := network_references(text):
         raise ValueError(f"{stem}: the page would load {loaded[0]}; put the file beside it.")
     return text
+
+
+def _exporter():
+    from nbconvert import HTMLExporter  # half a second, which readers of figures can do without
+
+    exporter = HTMLExporter(
+        template_name="page", extra_template_basedirs=[str(TEMPLATES)], embed_images=True,
+        exclude_anchor_links=True,
+    )  # fmt: skip
+    exporter.register_filter("headed", headed)
+    exporter.register_filter("lines", lines)
+    return exporter
 
 
 def title(notebook: NotebookNode, default: str) -> str:
@@ -101,42 +114,45 @@ def headed(tables: str) -> str:
     """
     soup = BeautifulSoup(tables, features="html.parser")
     for table in soup("table"):
-        _names_one_row_up(table.select("thead tr"))
+        _names_one_row_up(table)
         _mark_words(table)
     for cell in soup("th"):
-        if cell.get_text(strip=True):
+        if _text(cell):
             way = "col" if cell.find_parent("thead") else "row"
-            group = int(cell.get(f"{way}span", 1)) > 1
-            cell["scope"] = f"{way}group" if group else way
+            cell["scope"] = f"{way}group" if int(cell.get(f"{way}span", 1)) > 1 else way
         else:
             cell.name = "td"
             cell.clear()
     return str(soup)
 
 
-def _names_one_row_up(rows: list[Tag]) -> None:
+def _text(cell: Tag) -> str:
+    return cell.get_text(strip=True)
+
+
+def _names_one_row_up(table: Tag) -> None:
+    rows = table.select("thead tr")
     if len(rows) < 2:
         return
-    upper, lower = (row(["th", "td"]) for row in rows[-2:])
-    words = [[cell.get_text(strip=True) for cell in cells] for cells in (upper, lower)]
-    blank = not words[1][-1] and not any(a and b for a, b in zip(*words, strict=False))
-    if blank and len(upper) == len(lower):
-        for above, below in zip(upper, lower, strict=True):
-            if below.get_text(strip=True):
-                below["class"] = [*below.get("class", []), "words"]
-                above.replace_with(below)
-        rows[-1].decompose()
+    pairs = list(zip(*(row(["th", "td"]) for row in rows[-2:]), strict=False))
+    same = len(rows[-2](["th", "td"])) == len(rows[-1](["th", "td"]))
+    if not same or _text(pairs[-1][1]) or any(_text(a) and _text(b) for a, b in pairs):
+        return
+    for above, below in pairs:
+        if _text(below):
+            below["class"] = [*below.get("class", []), "words"]
+            above.replace_with(below)
+    rows[-1].decompose()
 
 
 def _mark_words(table: Tag) -> None:
     body = [row("td") for row in table.select("tbody tr")]
-    heads = table.select("thead tr")[-1:]
+    heads = [row(["td", "th"]) for row in table.select("thead tr")[-1:]]
     for place in range(1, min(map(len, body), default=0) + 1):  # from the right: no spans there
-        column = [row[-place] for row in body]
-        told = {cell.get_text(strip=True).lower() for cell in column} - {"none", "nan", "inf"}
+        told = {_text(row[-place]).lower() for row in body} - {"none", "nan", "inf"}
         if any(re.search(r"[a-z]{3}", text) for text in told):
-            for cell in column + [head(["td", "th"])[-place] for head in heads]:
-                cell["class"] = [*cell.get("class", []), "words"]
+            for row in body + heads:
+                row[-place]["class"] = [*row[-place].get("class", []), "words"]
 
 
 def lines(code: str) -> str:
@@ -156,10 +172,6 @@ def network_references(text: str) -> list[str]:
     styles += " ".join(tag["style"] for tag in soup(style=True))
     found += re.findall(r"(?:url\(|@import)\s*[\"']?([^\"')\s]+)", styles)
     return [address for address in found if address and re.match(r"(?i)(https?:)?//", address)]
-
-
-TABLE = {"style", "div", "p", "table", "thead", "tbody", "tfoot", "tr", "th", "td", "caption"}
-ATTRIBUTES = {"id", "class", "style", "type", "scoped", "border", "scope", "colspan", "rowspan"}
 
 
 def harmless(text: str) -> str:
@@ -185,90 +197,30 @@ def harmless_markdown(text: str) -> str:
     return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", text)
 
 
-def formula(tex: str) -> str:
-    """A TeX formula (matplotlib's mathtext) as inline SVG on the text's baseline.
-
-    The usual way, MathJax, is a megabyte of script from the network. What mathtext cannot read
-    is shown as it was written.
-    """
-    from matplotlib.font_manager import FontProperties  # slow import; few cells need it
-    from matplotlib.textpath import TextPath
-
-    font = FontProperties(family="DejaVu Sans", size=16, math_fontfamily="dejavusans")
-    try:
-        drawn = TextPath((0, 0), f"${' '.join(tex.split())}$", prop=font)
-    except ValueError:
-        return f"<code>{html.escape(tex)}</code>"
-    (left, low), (right, high) = drawn.get_extents().get_points()
-    shape = "".join(
-        _draw(points.reshape(-1, 2), int(code)) for points, code in drawn.iter_segments()
-    )
-    box = f"{left:.2f} {-high:.2f} {right - left:.2f} {high - low:.2f}"
-    size = f"width:{(right - left) / 16:.3f}em;height:{(high - low) / 16:.3f}em"
-    return (
-        f'<svg class="math" role="img" aria-label="{html.escape(tex.strip())}" viewBox="{box}" '
-        f'style="{size};vertical-align:{low / 16:.3f}em"><path fill="currentColor" d="{shape}"/>'
-        "</svg>"
-    )
-
-
-def _draw(points: np.ndarray, code: int) -> str:
-    """One segment of an outline; SVG counts y downwards, and closing takes no point."""
-    flipped = points * [1, -1] if DRAWS[code] != "Z" else points[:0]
-    return DRAWS[code] + " ".join(f"{value:.2f}" for value in flipped.ravel())
-
-
-class _Markdown(IPythonRenderer):
-    """nbconvert's markdown, with formulas that need no script and diagrams left as text."""
-
-    def inline_math(self, body: str) -> str:
-        return formula(body)
-
-    def block_math(self, body: str) -> str:
-        return f'<span class="formula">{formula(body)}</span>'
-
-    def block_mermaidjs(self, code: str) -> str:
-        return f"<pre>{html.escape(code)}</pre>"
-
-
-def _exporter(folder: Path) -> HTMLExporter:
-    def markdown2html(text: str) -> str:
-        renderer = _Markdown(
-            escape=False, embed_images=True, exclude_anchor_links=True, path=str(folder)
-        )
-        return MarkdownWithMath(renderer=renderer).render(text)
-
-    exporter = HTMLExporter(template_name="page", extra_template_basedirs=[str(TEMPLATES)])
-    exporter.register_filter("markdown2html", markdown2html)
-    exporter.register_filter("headed", headed)
-    exporter.register_filter("lines", lines)
-    return exporter
-
-
 def _neighbours(source: Path, given: tuple[str | None, str | None]) -> list[tuple]:
-    """[(notebook, page) before, (notebook, page) after]; None where there is none (given "")."""
-    stems = sorted({path.stem for path in source.parent.glob("[0-9]*.ipynb")} | {source.stem})
-    here = stems.index(source.stem)
-    before = stems[here - 1] if here else None
-    after = stems[here + 1] if here + 1 < len(stems) else None
-    links = zip((before, after), given, strict=True)
-    return [(None, None) if page == "" else (near, page or near) for near, page in links]
+    """[(notebook, page) before, (notebook, page) after]; None where there is none (given "").
+
+    The notebook that is a study by itself has no neighbours, and is no other notebook's.
+    """
+    found = {path.stem for path in source.parent.glob("[0-9]*.ipynb")} | {source.stem}
+    stems = [None, *sorted(stem for stem in found if not stem.endswith(f"_{ALONE}")), None]
+    here = stems.index(source.stem) if source.stem in stems else None
+    near = (stems[here - 1], stems[here + 1]) if here else (None, None)
+    links = zip(near, given, strict=True)
+    return [(None, None) if page == "" else (name, page or name) for name, page in links]
 
 
 def _relative(source: Path, out_dir: Path) -> str | None:
     """Link from the page to its source; None outside the repository (a path of this machine)."""
-    repository = source.parent.parent
-    if not out_dir.is_relative_to(repository):
-        return None
-    return Path(os.path.relpath(source, out_dir)).as_posix()
+    inside = out_dir.is_relative_to(source.parent.parent)
+    return Path(os.path.relpath(source, out_dir)).as_posix() if inside else None
 
 
 def _between_pages(text: str, pages: dict[str, str]) -> str:
     """Links from notebook to notebook in prose lead from page to page."""
 
     def to_page(match: re.Match[str]) -> str:
-        anchor = match[2] or ""
-        return f'href="{pages.get(match[1], match[1])}.html{anchor}"'
+        return f'href="{pages.get(match[1], match[1])}.html{match[2] or ""}"'
 
     head, opening, body = text.partition("<main ")
     return head + opening + re.sub(r'href="(\d+_\w+)\.ipynb(#[^"]*)?"', to_page, body)

@@ -8,7 +8,8 @@ from nbformat import NotebookNode
 from lib.core.paths import ROOT
 from lib.report.html import harmless, harmless_markdown
 
-# ---------------------------------------------------------------------------------- the same bytes
+# From where a path begins: tried anywhere inside, a long line would take the square of its length.
+WORD = r"(?<![^\s'\"(])[^\s'\"(]*"
 
 
 def clean(notebook: NotebookNode) -> NotebookNode:
@@ -74,7 +75,8 @@ def _clean_output(output: NotebookNode, styles: dict[str, str]) -> NotebookNode 
 
 
 def clean_text(text: str) -> str:
+    """Text without addresses in memory and folders of this machine."""
     text = re.sub(r" at 0x[0-9a-fA-F]+", "", text)
-    text = re.sub(r"[^\s'\"(]*/ipykernel_\d+/\d+\.py", "<cell>", text)
-    text = re.sub(r"[^\s'\"(]*/site-packages/", "", text)
+    text = re.sub(rf"{WORD}/ipykernel_\d+/\d+\.py", "<cell>", text)
+    text = re.sub(rf"{WORD}/site-packages/", "", text)
     return re.sub(rf"{re.escape(str(ROOT))}(?![\w.-])", ".", text.replace(f"{ROOT}/", ""))

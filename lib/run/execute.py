@@ -1,6 +1,7 @@
-"""Execute a notebook of the study: strict parameters, atomic results, the same bytes every time.
+"""Execute notebooks of the study: strict parameters, atomic results, the same bytes every time.
 
-    python -m lib.run.execute 03_train --study demo -p loss=triplet --stem 03_train_triplet
+    python -m lib.run.execute 04_shift 05_attention 06_report --study demo
+    python -m lib.run.execute 04_shift --study demo -p conditions=paper --stem 04_shift_paper
 
 The source notebook is only read. What is written is `<stem>.ipynb` and `<stem>.html` in the
 output folder; a run that fails leaves `<stem>.failed.ipynb` there and touches nothing else.
@@ -87,10 +88,13 @@ def _write(path: Path, text: str) -> None:
         temporary.write_text(text.rstrip("\n") + "\n", encoding="utf-8")
 
 
+ONE = ("overrides", "stem", "previous", "next")  # options that are for a single notebook
+
+
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m lib.run.execute", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("notebook", help="03_train, or a path that ends in .ipynb")
+    parser.add_argument("notebooks", nargs="+", help="03_train, or paths that end in .ipynb")
     parser.add_argument("--study", required=True, help="a study of params.yaml")
     parser.add_argument("-p", action="append", default=[], metavar="name=value", dest="overrides")
     parser.add_argument("--out", type=Path, help="output folder (default: reports/<study>)")
@@ -100,23 +104,33 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def _execute_for_study(given: argparse.Namespace) -> Path:
-    named = given.notebook.endswith(".ipynb")
-    notebook = Path(given.notebook) if named else NOTEBOOKS / f"{given.notebook}.ipynb"
-    if not notebook.is_file():
-        names = ", ".join(sorted(path.stem for path in notebook.parent.glob("*.ipynb")))
-        raise StudyError(f"There is no notebook '{given.notebook}'; there are: {names or 'none'}.")
+def _notebook(name: str) -> Path:
+    path = Path(name) if name.endswith(".ipynb") else NOTEBOOKS / f"{name}.ipynb"
+    if not path.is_file():
+        names = ", ".join(sorted(other.stem for other in path.parent.glob("*.ipynb")))
+        raise StudyError(f"There is no notebook '{name}'; there are: {names or 'none'}.")
+    return path
+
+
+def _parameters(notebook: Path, given: argparse.Namespace) -> dict[str, Any]:
+    """The study's section, where it is for this notebook, and what `-p` says."""
+    params.study(given.study)
     part = re.sub(r"^\d+_", "", notebook.stem)
     values = params.section(given.study, part) if part in params.OF_NOTEBOOKS else {}
-    overrides = dict(parse_override(text) for text in given.overrides)
-    parameters = {"study": given.study, **values, **overrides}
+    return {"study": given.study, **values, **dict(map(parse_override, given.overrides))}
+
+
+def _execute_for_study(given: argparse.Namespace) -> None:
+    if len(given.notebooks) > 1 and any(getattr(given, name) not in (None, []) for name in ONE):
+        raise StudyError("-p, --stem, --previous and --next are for one notebook at a time.")
+    runs = [(path, _parameters(path, given)) for path in map(_notebook, given.notebooks)]
     out_dir = given.out or StudyPaths(given.study).reports
     with one_at_a_time(given.study):
-        watch = run_log.Watch(given.study)
-        made = execute(notebook, parameters, out_dir, given.stem, (given.previous, given.next))
-        if not given.out:
-            run_log.note(given.study, made.stem, parameters, watch.read())
-    return made
+        for notebook, values in runs:
+            watch = run_log.Watch(given.study)
+            made = execute(notebook, values, out_dir, given.stem, (given.previous, given.next))
+            if not given.out:
+                run_log.note(given.study, made.stem, values, watch.read())
 
 
 def main(argv: list[str] | None = None) -> int:

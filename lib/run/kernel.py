@@ -23,7 +23,7 @@ from lib.core.errors import StudyError
 from lib.core.paths import ROOT
 from lib.run.cleaning import clean_text
 
-# -------------------------------------------------------------------------------------- the kernel
+SOCKET = 80  # letters of a folder that still has room for a socket's name (a system's limit: 104)
 
 
 @dataclass
@@ -37,6 +37,7 @@ class Session:
 
     def environment(self) -> dict[str, str]:
         """The kernel's environment: this repository's lib first, nothing of the user's setup."""
+        (self.scratch / "matplotlibrc").touch()
         inherited = os.environ.get("PYTHONPATH")
         return {
             **os.environ,
@@ -45,6 +46,7 @@ class Session:
             "NUMBA_DISABLE_JIT": "1",  # importing rembg would compile for a minute
             "PYTHONWARNINGS": "ignore:IProgress not found",  # tqdm asks for widgets at import
             "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+            "MATPLOTLIBRC": str(self.scratch / "matplotlibrc"),  # no personal style of figures
             "COLUMNS": "100",  # pandas and others ask the terminal for its width
             "IPYTHONDIR": str(self.scratch / "ipython"),  # no personal startup files
             "PYDEVD_DISABLE_FILE_VALIDATION": "1",
@@ -86,7 +88,8 @@ class _Engine(NBClientEngine):
         manager = session.client.km = session.client.create_kernel_manager()
         # Whatever is installed under the name python3: run the interpreter that runs us.
         manager.kernel_spec.argv[0] = sys.executable
-        if os.name == "posix":  # sockets in a private folder: no ports to fight over
+        folder = os.fsencode(session.scratch)
+        if os.name == "posix" and len(folder) <= SOCKET:  # no ports to fight over, all private
             manager.transport = "ipc"
             manager.connection_file = str(session.scratch / "kernel.json")
             manager.ip = str(session.scratch / "kernel")
@@ -103,10 +106,12 @@ def _kernel_ends_with_us(session: Session) -> Iterator[None]:
 
     names = ("SIGINT", "SIGTERM", "SIGHUP")
     numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    before = {n: signal.getsignal(n) for n in numbers}
     if threading.current_thread() is not threading.main_thread():
-        numbers = []  # only the main thread may set handlers
-    numbers = [n for n in numbers if signal.getsignal(n) is not signal.SIG_IGN]  # nohup
-    before = {number: signal.signal(number, stop) for number in numbers}
+        before = {}  # only the main thread may set handlers
+    before = {n: old for n, old in before.items() if old is not signal.SIG_IGN}  # nohup
+    for number in before:
+        signal.signal(number, stop)
     try:
         yield
     finally:

@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 import types
-from dataclasses import fields
 from importlib.util import MAGIC_NUMBER
 from pathlib import Path
 
@@ -21,11 +20,14 @@ from lib.core import cache, files, paths
 from lib.core.errors import StudyError
 from lib.data import prepare
 from lib.data.store import Store
-from lib.evaluation import embeddings, models
+from lib.evaluation import measure as evaluation
+from lib.evaluation import models
 from lib.images.scenes import Scenes
 from lib.masks import sources
 from lib.run.execute import NotebookFailed, execute
+from lib.training import fit as fitting
 from lib.training import recipe as recipes
+from lib.training import study as training
 from lib.training import trainer
 from tests.faults.damage import flip
 
@@ -60,15 +62,9 @@ def test_a_flipped_bit_in_masks_is_refused(study: str, name: str) -> None:
         Scenes(study, "drawn")
 
 
-def settings(recipe: recipes.Recipe) -> dict:
-    """The fields of a recipe that train_study takes."""
-    own = ("loss", "arm", "seed", "p", "loss_arguments")
-    return {f.name: getattr(recipe, f.name) for f in fields(recipe) if f.name not in own}
-
-
 @pytest.fixture
 def trained(study: str, recipe: recipes.Recipe) -> str:
-    trainer.train_study(study, "triplet", [0], 1.0, Scenes(study, "drawn"), **settings(recipe))
+    training.train_all(study, [recipe], Scenes(study, "drawn"))
     return study
 
 
@@ -76,20 +72,19 @@ def trained(study: str, recipe: recipes.Recipe) -> str:
     "disk/weights",
     "flipped bit in trained weights, or weights gone",
     "one bit; the file deleted",
-    "refused, file named, and which notebook to run; running it brings the same weights back",
+    "refused, file named, and what to run; running it brings the same weights back",
 )
 def test_damaged_weights_are_refused_and_come_back(trained: str, recipe: recipes.Recipe) -> None:
     (file,) = paths.StudyPaths(trained).models.glob("*/base-0.safetensors")
     whole = file.read_bytes()
     flip(file)
-    with pytest.raises(StudyError, match="base-0.safetensors is damaged.*03_train .* triplet"):
+    with pytest.raises(StudyError, match="base-0.safetensors is damaged.*Train study small again"):
         models.models_of(trained)
     file.unlink()
     with pytest.raises(StudyError, match="base-0.safetensors is gone"):
         models.models_of(trained)
-    scenes = Scenes(trained, "drawn")
-    trainer.train_study(trained, "triplet", [0], 1.0, scenes, **settings(recipe))
-    assert file.read_bytes() == whole and len(models.models_of(trained)) == 3
+    training.train_all(trained, [recipe], Scenes(trained, "drawn"))
+    assert file.read_bytes() == whole and len(models.models_of(trained)) == 2
 
 
 @pytest.mark.fault(
@@ -101,17 +96,17 @@ def test_damaged_weights_are_refused_and_come_back(trained: str, recipe: recipes
 @pytest.mark.parametrize("name", ["best.safetensors", "history.csv"])
 def test_a_damaged_finished_training_is_not_used(study, recipe, tmp_path, name: str) -> None:
     scenes = Scenes(study, "drawn")
-    best, _ = trainer.fit(recipe, scenes, tmp_path / "s")
+    best, _ = fitting.fit(recipe, scenes, tmp_path / "s")
     flip(best.parent / name)
     with pytest.raises(StudyError, match=f"{name} is damaged.*Delete .*trained from its begin"):
-        trainer.fit(recipe, scenes, tmp_path / "s")
+        fitting.fit(recipe, scenes, tmp_path / "s")
 
 
 @pytest.fixture
 def stopped(study, recipe, tmp_path, monkeypatch):
     """A training stopped after its second epoch: folder, and what it would have ended with."""
     scenes, one = Scenes(study, "drawn"), trainer.Run.train_epoch
-    whole, _ = trainer.fit(recipe, scenes, tmp_path / "whole")
+    whole, _ = fitting.fit(recipe, scenes, tmp_path / "whole")
 
     def dies(self: trainer.Run, epoch: int) -> float:
         if epoch == 3:
@@ -120,7 +115,7 @@ def stopped(study, recipe, tmp_path, monkeypatch):
 
     monkeypatch.setattr(trainer.Run, "train_epoch", dies)
     with pytest.raises(KeyboardInterrupt):
-        trainer.fit(recipe, scenes, tmp_path / "cut")
+        fitting.fit(recipe, scenes, tmp_path / "cut")
     monkeypatch.setattr(trainer.Run, "train_epoch", one)
     return scenes, tmp_path / "cut", whole.read_bytes()
 
@@ -139,7 +134,7 @@ def test_a_damaged_checkpoint_is_never_used(stopped, recipe, tmp_path) -> None:
         shutil.copytree(folder, tmp_path / "again", dirs_exist_ok=True)
         flip(tmp_path / "again" / last.relative_to(folder), place, bit=3)
         try:
-            assert trainer.fit(recipe, scenes, tmp_path / "again")[0].read_bytes() == expected
+            assert fitting.fit(recipe, scenes, tmp_path / "again")[0].read_bytes() == expected
         except StudyError as error:
             assert "last.pt is no whole checkpoint" in str(error)
             refused += 1
@@ -158,7 +153,7 @@ def test_damaged_weights_beside_a_checkpoint_are_never_used(stopped, recipe) -> 
     (best,) = folder.glob("*/best.safetensors")
     flip(best)
     try:
-        assert trainer.fit(recipe, scenes, folder)[0].read_bytes() == expected
+        assert fitting.fit(recipe, scenes, folder)[0].read_bytes() == expected
     except StudyError as error:
         assert "best.safetensors is damaged" in str(error)
 
@@ -292,7 +287,7 @@ def test_a_closed_folder_is_named(tmp_path: Path) -> None:
 @pytest.mark.fault(
     "disk/room",
     "too little room for a stage",
-    "100 bytes free, for 01_data, 02_masks, 03_train, 04_shift",
+    "100 bytes free, for data, masks, training and evaluation",
     "refused before the stage begins, with what it needs",
 )
 @pytest.mark.parametrize("stage", ["data", "masks", "train", "shift"])
@@ -305,8 +300,8 @@ def test_too_little_room_is_said_before_a_stage(
     work = {
         "data": lambda: prepare.prepare_images("new", "rendered", 40, options),
         "masks": lambda: sources.make_masks(trained, "full"),
-        "train": lambda: trainer.fit(recipe, scenes, home / "elsewhere"),
-        "shift": lambda: next(embeddings.per_query(trained, ["clean"], 1, 1, 0)),
+        "train": lambda: fitting.fit(recipe, scenes, home / "elsewhere"),
+        "shift": lambda: evaluation.measure(trained, ["clean"], 1, 1, []),
     }
     monkeypatch.setattr(
         "lib.core.files.shutil.disk_usage", lambda _: types.SimpleNamespace(free=100)

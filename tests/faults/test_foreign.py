@@ -19,7 +19,7 @@ from lib.masks import rembg_models
 from lib.models.embedder import Embedder, load_weights
 from lib.report import html
 from lib.run.cleaning import clean
-from lib.training import trainer
+from lib.training import fit as fitting
 
 TAGS = ["<script>alert(1)</script>", "<b>bold", "<img src=x onerror=alert(1)>", "</td><iframe>"]
 
@@ -50,10 +50,10 @@ def test_a_pickle_is_refused_and_not_run(home: Path, recipe) -> None:
         load_weights(Embedder("tiny", 4), home / "a.safetensors")
     (home / "last.pt").write_bytes(evil)
     with pytest.raises(StudyError, match="last.pt is no whole checkpoint"):
-        trainer._checkpoint(home / "last.pt", torch.device("cpu"))
+        fitting._checkpoint(home / "last.pt", torch.device("cpu"))
     torch.save(_Bomb(trace), home / "last.pt")
     with pytest.raises(StudyError, match="last.pt is no whole checkpoint"):
-        trainer._checkpoint(home / "last.pt", torch.device("cpu"))
+        fitting._checkpoint(home / "last.pt", torch.device("cpu"))
     cached = paths.StudyPaths("s").scratch / "kind" / "key.safetensors"
     cached.parent.mkdir(parents=True)
     cached.write_bytes(evil)

@@ -11,6 +11,7 @@ from lib.evaluation import embeddings
 from lib.images.scenes import Scenes
 from lib.models import embedder
 from lib.report import training_curves
+from lib.training import fit as fitting
 from lib.training import sampling, trainer
 
 
@@ -25,7 +26,7 @@ from lib.training import sampling, trainer
 def test_a_rate_far_too_high(study, recipe, tmp_path, rate: float, optimiser: str) -> None:
     made = replace(recipe, lr_trunk=rate, lr_head=rate, optimiser=optimiser, iterations=1, epochs=2)
     try:
-        best, history = trainer.fit(made, Scenes(study, "drawn"), tmp_path)
+        best, history = fitting.fit(made, Scenes(study, "drawn"), tmp_path)
     except StudyError as error:
         assert f"lr_trunk {rate:g}" in str(error)
         assert not list(tmp_path.glob("*/history.csv"))
@@ -52,7 +53,7 @@ def test_weights_that_are_no_numbers_are_not_kept(study, recipe, tmp_path, monke
 
     monkeypatch.setattr(trainer.Run, "train_epoch", spoils)
     with pytest.raises(StudyError, match="no number in epoch 2 .*lr_trunk 0.001"):
-        trainer.fit(recipe, Scenes(study, "drawn"), tmp_path)
+        fitting.fit(recipe, Scenes(study, "drawn"), tmp_path)
     assert not list(tmp_path.glob("*/history.csv"))
 
 
@@ -65,7 +66,7 @@ def test_weights_that_are_no_numbers_are_not_kept(study, recipe, tmp_path, monke
 def test_crops_larger_than_the_store_are_refused(study, recipe, tmp_path) -> None:
     scenes = Scenes(study, "drawn")
     with pytest.raises(StudyError, match="image_size is 73 pixels, .* short side of 72"):
-        trainer.fit(replace(recipe, image_size=73), scenes, tmp_path)
+        fitting.fit(replace(recipe, image_size=73), scenes, tmp_path)
     trainer.Run(replace(recipe, image_size=72), scenes)
 
 
