@@ -1,7 +1,7 @@
 # Every verb sets the environment up first where it has to. More words for the tool behind a verb
 # go into ARGS (make test ARGS="-m 'not slow'"); PYTHON names the interpreter to build .venv with.
 .DEFAULT_GOAL := help
-.PHONY: help setup repro dial stale test test-faults verify lab report lock clean lint
+.PHONY: help setup repro dial stale check-claims test test-faults verify lab report lock clean lint
 
 PYTHON ?=
 ARGS ?=
@@ -16,11 +16,11 @@ help: ## list these verbs
 
 setup: $(STAMP) ## make the environment .venv from requirements.lock (happens by itself)
 
-repro: $(STAMP) ## run what has changed of the studies, down to reports/index.html
+repro: $(STAMP) ## run what has changed of the studies, down to reports/local.html
 	@git rev-parse --git-dir >/dev/null 2>&1 || $(ENV) dvc config --local core.no_scm true
 	@start=$$(date +%s); $(ENV) python -m lib.core.params || exit $$?; \
 	$(ENV) dvc repro $(ARGS) || exit $$?; \
-	echo "Done in $$(($$(date +%s) - start)) s. Open $(CURDIR)/reports/index.html"
+	echo "Done in $$(($$(date +%s) - start)) s. Open $(CURDIR)/reports/local.html"
 
 dial: $(STAMP) ## run the study of the bias dial on drawn pictures, to reports/dial
 	@git rev-parse --git-dir >/dev/null 2>&1 || $(ENV) dvc config --local core.no_scm true
@@ -36,6 +36,9 @@ test-faults: $(STAMP) ## make every fault on purpose; writes docs/reliability.md
 verify: $(STAMP) ## run the demo twice from nothing and compare every table and weight (20 minutes)
 	@$(ENV) python -m lib.run.verify_runs $(ARGS)
 
+check-claims: $(STAMP) ## compare what README says with the committed tables (before a release)
+	@$(ENV) python -m tests.claims
+
 stale: $(STAMP) ## say which committed studies are older than their code, parameters or data
 	@$(ENV) python -m lib.report.stale
 
@@ -43,12 +46,12 @@ lab: $(STAMP) ## open the notebooks in JupyterLab
 	@$(ENV) jupyter lab --notebook-dir=notebooks $(ARGS)
 
 report: ## say where the report is, and open it where there is a screen
-	@test -f reports/index.html || \
-	{ echo "There is no reports/index.html yet; make repro writes it." >&2; exit 1; }
-	@echo "$(CURDIR)/reports/index.html"
+	@test -f reports/local.html || \
+	{ echo "There is no reports/local.html yet; make repro writes it." >&2; exit 1; }
+	@echo "$(CURDIR)/reports/local.html"
 	@case "$$(uname)$$DISPLAY$$WAYLAND_DISPLAY" in \
-	Darwin*) open reports/index.html ;; \
-	Linux?*) xdg-open reports/index.html >/dev/null 2>&1 || true ;; esac
+	Darwin*) open reports/local.html ;; \
+	Linux?*) xdg-open reports/local.html >/dev/null 2>&1 || true ;; esac
 
 lint: $(STAMP) ## check the code's style
 	@$(ENV) ruff check $(ARGS) .
