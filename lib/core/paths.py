@@ -22,28 +22,18 @@ class StudyPaths:
 
     @property
     def prepared(self) -> Path:
-        """Pixel store, index table and background pools (written by 01_data)."""
+        """Pixel store, index table and background pools (written by lib.data)."""
         return ROOT / "data" / "prepared" / self.study
 
     @property
     def masks(self) -> Path:
-        """Soft masks in the store's geometry (written by 02_masks)."""
+        """Soft masks in the store's geometry (written by lib.masks)."""
         return ROOT / "data" / "masks" / self.study
 
     @property
     def models(self) -> Path:
-        """One folder per loss with weights and history (written by 03_train)."""
+        """One folder per loss with weights and history (written by lib.training)."""
         return ROOT / "data" / "models" / self.study
-
-    @property
-    def shift(self) -> Path:
-        """Per-query rows and cached embeddings (written by 04_shift)."""
-        return ROOT / "data" / "shift" / self.study
-
-    @property
-    def attention(self) -> Path:
-        """Per-image attention rows (written by 05_attention)."""
-        return ROOT / "data" / "attention" / self.study
 
     @property
     def measured(self) -> Path:
@@ -57,5 +47,5 @@ class StudyPaths:
 
     @property
     def reports(self) -> Path:
-        """Executed notebooks, HTML, tables and figures (in git)."""
+        """Executed notebooks, HTML, tables and figures."""
         return REPORTS / self.study

@@ -5,7 +5,6 @@ was kept from an earlier run (data/scratch) takes no time the second time.
 `python -m lib.core.run_log` writes the table of docs/resources.md from these files.
 """
 
-import hashlib
 import os
 import platform
 import re
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from lib.core import paths
-from lib.core.files import atomic, read_json, write_json
+from lib.core.files import atomic, digest, key_of, read_json, write_json
 
 PACKAGES = ("torch", "numpy", "pytorch-metric-learning", "timm", "rembg", "onnxruntime")
 
@@ -43,28 +42,24 @@ def machine() -> dict[str, Any]:
         "kind": ", ".join(f"{name.strip()} {value}" for name, value in parts.items() if value),
         "cores": os.cpu_count(),
         "memory_gb": round(int(memory[0]) / 1e6) if memory else None,
-        "gpu": _gpu(),
+        "gpu": _told("nvidia-smi", "--query-gpu=name", "--format=csv,noheader"),
         "system": platform.system(),
         "python": platform.python_version(),
         "packages": {name: version(name) for name in PACKAGES},
     }
 
 
-def _gpu() -> str | None:
-    return _told("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")
-
-
-def _commit() -> str | None:
-    return _told("git", "-C", str(paths.ROOT), "rev-parse", "--short=12", "HEAD")
-
-
 def _told(*command: str) -> str | None:
-    """What a program prints; None where it is not there, says nothing, or takes too long."""
+    """What a program prints; None where it is missing, fails or hangs."""
     try:
         found = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return found.stdout.strip() or None
+
+
+def _commit() -> str | None:
+    return _told("git", "-C", str(paths.ROOT), "rev-parse", "--short=12", "HEAD")
 
 
 def origin() -> dict[str, Any]:
@@ -77,10 +72,7 @@ def origin() -> dict[str, Any]:
 def code() -> str:
     """Fingerprint of the code: every module of lib and every source notebook, names and bytes."""
     files = [*(paths.ROOT / "lib").rglob("*.py"), *(paths.ROOT / "notebooks").glob("*.ipynb")]
-    seal = hashlib.sha256()
-    for file in sorted(files):
-        seal.update(file.relative_to(paths.ROOT).as_posix().encode() + b"\0" + file.read_bytes())
-    return seal.hexdigest()[:16]
+    return key_of(**{f.relative_to(paths.ROOT).as_posix(): digest(f) for f in files})
 
 
 def data(study: str) -> dict[str, str]:
@@ -93,16 +85,6 @@ def data(study: str) -> dict[str, str]:
     return {name: read_json(f)["fingerprint"][:16] for name, f in files.items() if f.exists()}
 
 
-def _peak() -> float:
-    """MB of the largest process so far, this one and those it has waited for; 0 on Windows."""
-    try:
-        from resource import RUSAGE_CHILDREN, RUSAGE_SELF, getrusage
-    except ImportError:
-        return 0.0
-    most = max(getrusage(who).ru_maxrss for who in (RUSAGE_CHILDREN, RUSAGE_SELF))
-    return most / (1e6 if platform.system() == "Darwin" else 1e3)  # bytes there, KiB here
-
-
 @dataclass(frozen=True)
 class Watch:
     """What a run of a study uses, from the making of the watch until it is read."""
@@ -110,24 +92,35 @@ class Watch:
     study: str
     start: float = field(default_factory=time.monotonic)
     began: float = field(default_factory=time.time)
-    before: float = field(default_factory=_peak)
 
     def read(self) -> dict[str, float | None]:
         """Seconds, peak memory of the largest process (MB), size of the files written (MB).
 
-        Memory is that of this process, or of a kernel or worker that has ended; None where an
-        earlier notebook of the same command needed more.
+        Memory is that of this process or of one that has ended: a kernel or a worker, also those of
+        notebooks that the same command executed before.
         """
-        folders = [paths.StudyPaths(self.study).reports, *(paths.ROOT / "data").glob("*")]
-        folders[1:] = [folder / self.study for folder in folders[1:]]
-        sizes = (file.stat() for f in folders for file in f.rglob("*") if file.is_file())
+        home = paths.ROOT / "data"
+        folders = [folder / self.study for folder in home.glob("*") if folder.name != "raw"]
+        files = (
+            file for folder in [*folders, paths.REPORTS / self.study] for file in folder.rglob("*")
+        )
+        sizes = (file.stat() for file in files if file.is_file())
         written = sum(size.st_size for size in sizes if size.st_mtime >= self.began)
-        peak = _peak()
         return {
             "seconds": round(time.monotonic() - self.start, 1),
-            "peak_memory_mb": round(peak) if peak > self.before else None,
+            "peak_memory_mb": _peak(),
             "written_mb": round(written / 1e6, 1),
         }
+
+
+def _peak() -> float | None:
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    whose = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    most = max(resource.getrusage(who).ru_maxrss for who in whose)
+    return round(most / (1e6 if platform.system() == "Darwin" else 1e3))  # bytes there, KiB here
 
 
 def note(study: str, stem: str, parameters: dict[str, Any], used: dict[str, Any]) -> None:
@@ -150,7 +143,7 @@ def note(study: str, stem: str, parameters: dict[str, Any], used: dict[str, Any]
 
 def table(reports: Path | None = None) -> str:
     """What every recorded stage used, as a Markdown table; stages without a record are left out."""
-    lines = ["| study | step | seconds | peak memory, MB | files written, MB | processor, cores |"]
+    lines = ["| study | page | seconds | peak memory, MB | files written, MB | processor, cores |"]
     lines += ["|---|---|---:|---:|---:|---|"]
     for file in sorted((reports or paths.REPORTS).glob("*/run.json")):
         for stem, run in sorted(read_json(file).items()):

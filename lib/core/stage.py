@@ -8,7 +8,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -23,19 +23,22 @@ from lib.core.progress import say
 def one_at_a_time(study: str) -> Iterator[None]:
     """Hold the study for this process; wait, and say so, while another process holds it.
 
-    The system lets go of the lock when its process ends, however it ends.
+    The system lets go of the lock when its process ends, however it ends. Where a file system
+    knows no locks, runs are not kept apart.
     """
     file = paths.ROOT / "data" / "locks" / f"{study}.lock"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    lock, holder = FileLock(file), file.with_suffix(".pid")
+    lock = FileLock(file, fallback_to_soft=False)  # a soft lock outlives a process that is killed
+    with suppress(OSError, NotImplementedError):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            holder = file.read_text(encoding="utf-8") or "unknown"
+            told = f"study {study} is being run by another process ({holder})"
+            say(f"{told}: waiting until it is done")
+            lock.acquire()
+        file.write_text(str(os.getpid()), encoding="utf-8")
     try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        number = holder.read_text() if holder.exists() else "unknown"
-        say(f"study {study} is being run by another process ({number}): waiting until it is done")
-        lock.acquire()
-    try:
-        holder.write_text(str(os.getpid()))
         yield
     finally:
         lock.release()

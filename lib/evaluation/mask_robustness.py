@@ -1,7 +1,6 @@
 """The same evaluation through other masks: does a conclusion hang on how well the masks fit?"""
 
 import copy
-import os
 from collections.abc import Iterator
 
 import numpy as np
@@ -80,7 +79,7 @@ def _base(study: str, source: str) -> Store:
     images = Store.open(where.prepared / "images")
     folder = where.scratch / f"masks-{source}-{images.fingerprint[:16]}"
     if not (folder / "store.json").exists():
-        made = sources.get(source)[0].make(source, study, images, os.cpu_count() or 1)
+        made = sources.get(source)[0].make(source, study, images, hardware.workers())
         write_store(folder, _plain(images.index), made)
     return Store.open(folder)
 

@@ -86,6 +86,7 @@ class Study:
     made: Made | None
     missing: list[str]
     stale: str = ""
+    shared: bool = False  # another study on the page is of the same data set
 
     @property
     def dataset(self) -> str:
@@ -100,7 +101,8 @@ class Study:
     @property
     def label(self) -> str:
         """How the study is called: by what its images show; one's own by its name."""
-        return NAMES.get(self.dataset, self.name)
+        known = NAMES.get(self.dataset)
+        return f"{known} ({self.name})" if known and self.shared else known or self.name
 
     @property
     def lost(self) -> pd.Series:
@@ -397,6 +399,8 @@ def build(
             "Run `make repro`: 06_report writes them."
         )
     found = [read_study(file, facts, older(file.stem)) for file in wanted]
+    of = [study.dataset for study in found]
+    found = [replace(study, shared=of.count(study.dataset) > 1) for study in found]
     found.sort(key=lambda study: (overview_figure.rank(study.dataset), study.name))
     name = "overview" if to == "index.html" else Path(to).stem
     finding = overview_figure.write(found, reports, name)

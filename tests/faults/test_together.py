@@ -1,5 +1,6 @@
 """Two runs at once in one clone: the second waits and says so; what is written is whole."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -70,6 +71,24 @@ def test_a_dead_run_holds_nothing(home: Path) -> None:
     start = time.monotonic()
     with one_at_a_time("s"):
         assert time.monotonic() - start < 1
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_does_not_stop(home: Path, monkeypatch, number: int) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    for _ in range(2):
+        with one_at_a_time("s"), one_at_a_time("s"):  # not kept apart
+            pass
+    assert [file.name for file in (home / "data" / "locks").iterdir()] in ([], ["s.lock"])
+
+
+def test_what_fails_under_the_lock_is_raised_and_frees_it(home: Path) -> None:
+    for _ in range(2):
+        with pytest.raises(OSError, match="of the work"), one_at_a_time("s"):
+            raise OSError("of the work")
 
 
 @pytest.mark.fault(

@@ -337,7 +337,8 @@ def test_the_command_says_what_it_wrote_or_what_is_wrong(reports, facts, monkeyp
     monkeypatch.setattr(front_page.paths, "ROOT", reports.parent)
     monkeypatch.setattr(front_page.paths, "REPORTS", reports)
     monkeypatch.setattr(front_page.paths, "FACTS", facts)
-    assert front_page.main() == 0 and capsys.readouterr().out == "reports/index.html\n"
+    assert front_page.main() == 0
+    assert capsys.readouterr().out.split() == ["reports/index.html", "reports/local.html"]
     monkeypatch.setattr(front_page.paths, "REPORTS", reports / "none")
     assert front_page.main() == 2 and "make repro" in capsys.readouterr().err
 
@@ -418,3 +419,10 @@ def test_a_study_under_way_is_listed_with_the_pages_that_it_has(reports, facts) 
     part = soup.find(attrs={"aria-labelledby": "others"})
     assert [h.text for h in part("h3")] == ["cars"]
     assert [(a.text, a["href"]) for a in part("a")] == [("Data", "cars/01_data.html")]
+
+
+def test_studies_of_one_data_set_are_told_apart(reports, facts) -> None:
+    make_study(reports, "cub200", "cub200")
+    soup = parsed(front_page.build(reports, facts))
+    names = [a.text for a in soup.nav("a") if a["href"].startswith("#study-")]
+    assert names == ["Birds (cub200)", "Birds (cub200-cpu)", "Demo"]
