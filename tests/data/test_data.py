@@ -318,7 +318,7 @@ def test_a_cut_store_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.fault(
-    "parameters/order",
+    "parameters/classes-order",
     "a notebook run before its inputs exist",
     "inputs of each notebook absent",
     "says which notebook to run first",

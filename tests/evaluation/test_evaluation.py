@@ -140,7 +140,7 @@ def test_classes_that_lose_and_worst_classes() -> None:
 def models(monkeypatch: pytest.MonkeyPatch) -> list[trained_models.Model]:
     """Three models whose embedding is the picture itself, shrunk; embed() counts its calls."""
 
-    def embed(factor, scenes, rows, condition, *, draw, seed, size, precision):
+    def embed(factor, scenes, rows, condition, *, draw, seed, size, forward):
         calls.append(condition)
         made = conditions.specimen(scenes, rows, [condition], size, rows, draw, seed)[condition]
         small = F.adaptive_avg_pool2d(torch.tensor(np.stack(made)).float().permute(0, 3, 1, 2), 4)
@@ -157,7 +157,7 @@ def models(monkeypatch: pytest.MonkeyPatch) -> list[trained_models.Model]:
     monkeypatch.setattr(trained_models.Model, "load", lambda self: 90.0 + 20 * (self.arm == "base"))
     monkeypatch.setattr(embedding, "embed", embed)
     monkeypatch.setattr(trained_models, "models_of", lambda study: made)
-    embeddings.loaded.cache_clear()
+    monkeypatch.setattr(embeddings, "loaded", lambda model: (model.load(), None))
     made.append(calls)
     return made
 

@@ -208,7 +208,9 @@ def test_the_machines_threads_do_not_matter(scenes: Scenes) -> None:
     for threads in (1, 3):
         torch.set_num_threads(threads)
         made.append(
-            embedding.embed(model, scenes, rows, "same_class_tiled", draw=0, seed=0, size=40)
+            embedding.embed(
+                model, scenes, rows, "same_class_tiled", draw=0, seed=0, size=40, forward=model
+            )
         )
         assert torch.get_num_threads() == threads  # given back
     torch.set_num_threads(before)

@@ -64,7 +64,7 @@ def test_masks_of_other_images_are_refused(drawn: str) -> None:
 
 
 @pytest.mark.fault(
-    "parameters/order",
+    "parameters/mask-order",
     "a notebook run before its inputs exist",
     "inputs of each notebook absent",
     "says which notebook to run first",
