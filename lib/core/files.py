@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import psutil
 
 from lib.core.errors import DamagedFile, StudyError
 
@@ -56,20 +57,8 @@ def _sweep(path: Path) -> None:
     with os.scandir(path.parent) as entries:
         found = [(entry.path, left.fullmatch(entry.name)) for entry in entries]
     for name, match in found:
-        if match and not _runs(int(match[1])):
+        if match and not psutil.pid_exists(int(match[1])):
             Path(name).unlink(missing_ok=True)
-
-
-def _runs(process: int) -> bool:
-    if os.name != "posix":  # there the question would end the process
-        return True
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # another user's
-        return True
-    return True
 
 
 def _system_error(error: BaseException | None) -> int | None:

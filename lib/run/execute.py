@@ -145,7 +145,7 @@ def main(argv: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("Stopped; nothing was written.", file=sys.stderr)
+        print("Stopped; pages that were finished are kept.", file=sys.stderr)
         return 130
     return 0
 

@@ -9,31 +9,17 @@ import time
 
 import numpy as np
 import pytest
+import yaml
 
-from tests.pipeline.test_pipeline import LOSSES, Clone
+from lib.core import paths
+from tests.pipeline.test_pipeline import MEASURING, Clone
 
 KILLS, TRIES = 10, 40
-FIRST = LOSSES[0]
-# Stage: its command (as in dvc.yaml), and what it writes.
-STAGES = {
-    "data": (["lib.run.execute", "01_data"], ["data/prepared/tiny", "data/raw"]),
-    "masks": (["lib.run.execute", "02_masks", "--next", f"03_train_{FIRST}"], ["data/masks/tiny"]),
-    "train": (
-        ["lib.run.execute", "03_train", "-p", f"loss={FIRST}", "--stem", f"03_train_{FIRST}"],
-        [f"data/models/tiny/{FIRST}"],
-    ),
-    "shift": (
-        ["lib.run.execute", "04_shift", "--previous", f"03_train_{FIRST}"],
-        ["data/shift/tiny"],
-    ),
-    "attention": (["lib.run.execute", "05_attention"], ["data/attention/tiny"]),
-    "report": (["lib.run.execute", "06_report", "--next", ""], ["reports/summaries"]),
-    "index": (["lib.report.front_page"], []),
-}
+STAGES = (*MEASURING, "page_shift", "page_report", "index")
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.long,
-    pytest.mark.timeout(1800),
+    pytest.mark.timeout(3600),
     pytest.mark.xdist_group("killed"),
     pytest.mark.skipif(os.name != "posix", reason="signals of POSIX"),
 ]
@@ -47,36 +33,41 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
     return made
 
 
+def stage_of(name: str) -> tuple[list[str], list[str]]:
+    """The command of a stage, and the files and folders that it writes, as dvc.yaml has them."""
+    text = (paths.ROOT / "dvc.yaml").read_text(encoding="utf-8").replace("${item.study}", "tiny")
+    stage = yaml.safe_load(text)["stages"][name]
+    outs = [out if isinstance(out, str) else next(iter(out)) for out in stage["outs"]]
+    return stage["cmd"].removeprefix("python ").replace('""', "").split(" "), outs
+
+
 def start(clone: Clone, stage: str) -> subprocess.Popen:
-    module, *words = STAGES[stage][0]
-    command = [sys.executable, "-m", module, *words]
-    command += ["--study", "tiny"] if module == "lib.run.execute" else []
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "NUMBA_DISABLE_JIT": "1"}
-    environment.pop("PYTHONPATH", None)
     return subprocess.Popen(
-        command, cwd=clone.root, env={**environment, "PYTHONHASHSEED": "0"},
+        [sys.executable, *stage_of(stage)[0]], cwd=clone.root, env=clone.environment(),
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
     )  # fmt: skip
 
 
 def results(clone: Clone) -> dict[str, bytes]:
     """Every table, page, figure, model and row; not run.json, which says when it was."""
-    found = clone.bytes_of("reports/**/*.*", "data/[pmsa][rohta]*/tiny/**/*.*")
+    data = [f"data/{name}/tiny/**/*.*" for name in ("prepared", "masks", "models")]
+    found = clone.bytes_of("reports/**/*.*", *data)
     return {name: data for name, data in found.items() if not name.endswith("run.json")}
 
 
 def forget(clone: Clone, stage: str) -> None:
     """Remove what the stage wrote, and all half-done work."""
-    for folder in [*STAGES[stage][1], "data/scratch"]:
-        shutil.rmtree(clone.root / folder, ignore_errors=True)
-    stem = {"train": f"03_train_{FIRST}"}.get(stage, f"_{stage}")
-    for file in clone.reports.glob(f"*{stem}.*"):
-        file.unlink()
+    for name in [*stage_of(stage)[1], "data/scratch", *(["data/raw"] if stage == "data" else [])]:
+        target = clone.root / name
+        if target.is_dir():
+            shutil.rmtree(target)
+        else:
+            target.unlink(missing_ok=True)
 
 
 @pytest.mark.fault(
     "killed/stages",
-    "each of the seven stages killed at ten random times",
+    "each measuring stage, two pages and the front page killed at ten random times",
     "SIGKILL and SIGTERM in turn, to the run of a tiny study",
     "run again after each: every table, page, figure and weight has the same bytes",
 )

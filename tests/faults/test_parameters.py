@@ -110,9 +110,9 @@ def test_pictures_of_no_size_are_refused(home: Path, side: int) -> None:
 
 @pytest.mark.fault(
     "parameters/order",
-    "a step run before its inputs exist",
-    "inputs of each step absent",
-    "says what to run first",
+    "a notebook run before its inputs exist",
+    "inputs of each notebook absent",
+    "says which notebook to run first",
 )
 def test_what_each_step_reads_first_names_the_one_before(home: Path) -> None:
     wanted = {
@@ -137,8 +137,8 @@ def test_what_each_step_reads_first_names_the_one_before(home: Path) -> None:
     ("name", "first"),
     [
         ("02_masks", "Run 01_data for study nothing-was-made first"),
-        ("03_train", "Run 01_data for study nothing-was-made first"),
-        *((name, "Run `make repro`") for name in ("04_shift", "05_attention", "06_report")),
+        *((name, "Run `make repro`") for name in ("03_train", "04_shift", "05_attention")),
+        ("06_report", "Run `make repro`"),
     ],
 )
 def test_a_notebook_where_nothing_was_made(tmp_path: Path, name: str, first: str) -> None:
