@@ -17,7 +17,6 @@ from lib.report.shift_tables import (
     PAPER,
     arms_of,
     contrasts_of,
-    joint_levels,
     label_of,
     means,
     pair_label,
@@ -30,7 +29,7 @@ from lib.training import arms
 
 def cost_table(classes: pd.DataFrame) -> pd.DataFrame:
     """MAP@R clean and under a random background, points lost and their share: a row an arm."""
-    level = joint_levels(classes, ["arm"]).set_index(["arm", "condition"])
+    level = effects_of.joint_levels(classes).set_index(["arm", "condition"])
     lost = effects_of.joint(classes, "shifted-clean", "random_background", "both")
     rows = {}
     for row in lost.to_dict("records"):
@@ -46,7 +45,7 @@ def alone_table(classes: pd.DataFrame) -> pd.DataFrame:
     """MAP@R in percent of the whole image, the object alone and the background alone, by arm."""
     shown = {"clean": "whole image", "foreground_only": "object alone"}
     shown |= {"background_only": "background alone"}
-    found = joint_levels(classes[classes["condition"].isin(shown)], ["arm"])
+    found = effects_of.joint_levels(classes[classes["condition"].isin(shown)])
     found = found.assign(text=[told(row) for row in found.to_dict("records")])
     wide = found.pivot(index="arm", columns="condition", values="text").loc[arms_of(found)]
     wide = wide[[kind for kind in shown if kind in wide]].rename(columns=shown)
@@ -163,7 +162,7 @@ def attention_table(rows: pd.DataFrame) -> pd.DataFrame:
 
 def model_rows(classes: pd.DataFrame) -> list[dict[str, Any]]:
     """What the front page's table shows: a row a loss and arm, percent and points, over seeds."""
-    level = joint_levels(classes, ["loss", "arm"])
+    level = effects_of.joint_levels(classes, ("loss", "arm"))
     wide = level.pivot(index=["loss", "arm"], columns="condition", values="value") * 100
     by = ("loss", "arm")
     lost = effects_of.joint(classes, "shifted-clean", "random_background", "both", by=by)
@@ -216,3 +215,9 @@ def front_page_entry(
         "losses": m.losses, "arms": m.arms, "seeds": len(m.seeds),
         "tables_sha256": {file.name: digest(file)[:16] for file in sorted(folder.glob("*.csv"))},
     }  # fmt: skip
+
+
+def metrics(entry: dict[str, Any]) -> dict[str, Any]:
+    """The headline numbers of `front_page_entry`, for `dvc metrics`."""
+    names = ("map_at_r_percent", "share_lost", "attention_score")
+    return {name: entry[name] for name in names}

@@ -156,15 +156,6 @@ def levels(table: pd.DataFrame) -> pd.DataFrame:
     return means(models.reset_index(), [*MODEL, "condition"], ["mean", "std"])
 
 
-def joint_levels(classes: pd.DataFrame, by: list[str]) -> pd.DataFrame:
-    """MAP@R (both sides) per condition and group of `by`: mean over models, joint interval."""
-    keys = [*by, "condition"]
-    sums, counts = effects_of.class_sums(classes[classes["sides"] == "both"], "map_at_r", keys)
-    mean, half = statistics.class_bootstrap(sums, counts)
-    table = sums.columns.to_frame(index=False)
-    return table.assign(value=mean, low=mean - half, high=mean + half)
-
-
 def published(dataset: str) -> pd.DataFrame:
     """The paper's Table 1 for a data set: loss, arm, condition, mean, std (percent)."""
     table = pd.read_csv(PUBLISHED)
