@@ -45,7 +45,7 @@ def test_every_added_arm_trains(study: str, tables: None) -> None:
     known = set(arms.ARMS)
     run("add-an-arm.md")
     added = [name for name in arms.ARMS if name not in known]
-    assert added == ["greyaugment", "half", "faded", "pairs"]
+    assert added == ["blackaugment", "tenth", "faded", "pulled"]
     trunks.TRUNKS["tiny"] = trunks.Trunk(lambda pretrained: Tiny(), "", trunks.LITE, 8, "")
     scenes, recipe = Scenes(study, "drawn"), recipes.Recipe(**TINY)
     seen = {}
@@ -55,7 +55,7 @@ def test_every_added_arm_trains(study: str, tables: None) -> None:
         seen[name] = made.model.head.weight.detach().clone()
     for name in added:
         assert not torch.equal(seen[name], seen["base"]), name
-    assert arms.pairs(["base", "pairs", "half"]) == [("pairs", "base"), ("half", "base")]
+    assert arms.pairs(["base", "pulled", "tenth"]) == [("pulled", "base"), ("tenth", "base")]
 
 
 def test_the_added_trunk_embeds(tables: None) -> None:

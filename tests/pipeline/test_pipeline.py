@@ -16,10 +16,12 @@ import yaml
 from lib.core import paths
 
 LOSSES = ["triplet", "normalized_softmax"]
-ARMS = ["base", "bgaugment", "greyaugment"]
+ARMS = ["base", "bgaugment", "blackaugment"]
 # The third arm is one entry in the clone, and nothing else.
 ENTRY = """
-ARMS["greyaugment"] = Arm("GreyAugment", replaced(grey), select_on="random_background")
+ARMS["blackaugment"] = Arm(
+    "BlackAugment", replaced(lambda batch: torch.zeros_like(batch.images)), "random_background"
+)
 """
 TINY = {
     "data": {
@@ -172,12 +174,12 @@ def test_the_third_arm_is_in_every_table_contrast_and_page(clone: Clone) -> None
                  "attention", "training"):  # fmt: skip
         assert set(ARMS) <= set(pd.read_csv(clone.reports / f"{name}.csv")["arm"]), name
     contrasts = set(pd.read_csv(clone.reports / "effects.csv")["contrast"])
-    assert {"bgaugment-base", "greyaugment-base"} <= contrasts
+    assert {"bgaugment-base", "blackaugment-base"} <= contrasts
     for page in ("03_train", "04_shift", "05_attention", "06_report"):
-        assert "GreyAugment" in (clone.reports / f"{page}.html").read_text(), page
+        assert "BlackAugment" in (clone.reports / f"{page}.html").read_text(), page
     for figure in ("03_train/curves", "04_shift/slopes", "05_attention/scores"):
         drawn = (clone.reports / "figures" / f"{figure}.svg").read_text()
-        assert "GreyAugment" in drawn or drawn.count("<!-- GreyAugment") > 0, figure
+        assert "BlackAugment" in drawn or drawn.count("<!-- BlackAugment") > 0, figure
 
 
 def test_masks_made_worse_and_classes_are_reported(clone: Clone) -> None:

@@ -19,7 +19,6 @@ MANY = [*PAPER, "same_class_background", "other_class_background", "foreground_o
 @pytest.fixture(autouse=True)
 def place(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(paths, "REPORTS", tmp_path / "reports")
-    monkeypatch.setitem(arms.ARMS, "greyaugment", arms.Arm("GreyAugment", arms.replaced(arms.grey)))
     style.use_style()
 
 
