@@ -41,7 +41,7 @@ class Remedy:
     """
 
     label: str
-    does: str  # in words, for what to do: "crop every image to its object"
+    doing: str  # in words: "cropping every image to its object"
     source: str
     show: Callable[[Images, Masks], Images] | None = None
     embed: Callable[[Embedder, Tensor, Tensor], Tensor] | None = None
@@ -103,19 +103,19 @@ def late_mask(model: Embedder, pixels: Tensor, masks: Tensor) -> Tensor:
 REMEDIES: dict[str, Remedy] = {
     "cut_out": Remedy(
         "object on grey",
-        "put every object on plain grey before it is embedded",
+        "putting every object on plain grey",
         "early masking, Aniraj et al. 2023 (arXiv 2308.12127)",
         show=cut_out,
     ),
     "box_crop": Remedy(
         "crop to the object",
-        "crop every image to its object before it is embedded",
+        "cropping every image to its object",
         "usual in practice; margin of 10 %",
         show=box_crop,
     ),
     "late_mask": Remedy(
         "pooled under the mask",
-        "average the last feature map over the object only",
+        "averaging the last feature map over the object only",
         "late masking, Aniraj et al. 2023 (arXiv 2308.12127)",
         embed=late_mask,
     ),

@@ -340,10 +340,13 @@ OPERATIONS = re.compile(
     r"torch\.ops\.(aten|prims|higher_order)\.\w+(\.\w+)?|torch\.sym_\w+|math\.\w+|_operator\.\w+"
 )
 SHAPES = set(
-    """Symbol positive integer real nonnegative nonzero finite True False None Integer Float
+    re.findall(
+        r"\w+",
+        """Symbol positive integer real nonnegative nonzero finite True False None Integer Float
     Rational Eq Ne Lt Le Gt Ge And Or Not Max Min Mod PythonMod FloorDiv CleanDiv CeilDiv
     ModularIndexing Where IntTrueDiv FloatTrueDiv ToFloat TruncToInt Identity floor ceiling Abs Add
-    Mul Pow oo int_oo""".split()
+    Mul Pow oo int_oo""",
+    )
 )
 PARTS = re.compile(
     r"(data/(weights|constants)/(weight|tensor|constant)?\w*(_config\.json)?|data/sample_inputs/\w+\.pt|"
