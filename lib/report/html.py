@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from nbformat import NotebookNode
 
 TEMPLATES = Path(__file__).parent / "templates"
+BY_ITSELF = (f"_{ALONE}", "_audit")  # notebooks that are no step of a study
 # What pandas writes of a table, and so all the HTML that an output may hold.
 TABLE = {"style", "div", "p", "table", "thead", "tbody", "tfoot", "tr", "th", "td", "caption"}
 ATTRIBUTES = {"id", "class", "style", "type", "scoped", "border", "scope", "colspan", "rowspan"}
@@ -200,10 +201,10 @@ def harmless_markdown(text: str) -> str:
 def _neighbours(source: Path, given: tuple[str | None, str | None]) -> list[tuple]:
     """[(notebook, page) before, (notebook, page) after]; None where there is none (given "").
 
-    The notebook that is a study by itself has no neighbours, and is no other notebook's.
+    A notebook that stands by itself has no neighbours, and is no other notebook's.
     """
     found = {path.stem for path in source.parent.glob("[0-9]*.ipynb")} | {source.stem}
-    stems = [None, *sorted(stem for stem in found if not stem.endswith(f"_{ALONE}")), None]
+    stems = [None, *sorted(stem for stem in found if not stem.endswith(BY_ITSELF)), None]
     here = stems.index(source.stem) if source.stem in stems else None
     near = (stems[here - 1], stems[here + 1]) if here else (None, None)
     links = zip(near, given, strict=True)

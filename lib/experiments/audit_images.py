@@ -1,0 +1,237 @@
+"""The images of an audit: one's own folders (or the demo's), read, sampled, decoded and masked."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from lib.core import hardware, params, paths
+from lib.core.code import fingerprint
+from lib.core.errors import StudyError
+from lib.core.files import key_of, space_left, write_json
+from lib.core.progress import say
+from lib.data import datasets
+from lib.data.backgrounds import prepare_backgrounds
+from lib.data.checks import look
+from lib.data.store import AHEAD, Store, finished, in_order, write_store
+from lib.images.scenes import Scenes
+from lib.masks import sources
+
+DEMO = "demo"
+A_CLASS = 20  # images of a class at most where a limit is set
+SHARED = 2  # spare images are places for so many test images each: as seen, and mirrored
+
+
+@dataclass(frozen=True)
+class Images:
+    """What an audit looks at. `scenes.store` has the columns `side` (query, gallery or both)."""
+
+    study: str  # name of the folders in data/
+    title: str  # of the images, for readers
+    scenes: Scenes
+    mask_source: str
+    backgrounds: str
+    told: list[str] = field(default_factory=list)
+
+    @property
+    def rows(self) -> np.ndarray:
+        """Rows of the store that take part in the search."""
+        return self.scenes.store.rows("test")
+
+    @property
+    def apart(self) -> bool:
+        """Whether queries and gallery are different images."""
+        return bool((self.scenes.store.index["side"] != "both").any())
+
+    @property
+    def has_places(self) -> bool:
+        """Whether there are enough images outside the search to lend it their places."""
+        spare = self.scenes.store.rows("train")
+        return SHARED * int(self.scenes.usable[spare].sum()) >= len(self.rows)
+
+
+def read(folder: Path) -> pd.DataFrame:
+    """The table of one's own folder, by the readers of lib.data: path, label, class_name, split."""
+    if folder.is_file():
+        if folder.name != "labels.csv":
+            raise StudyError(f"{folder}: a table of images must be called labels.csv.")
+        folder = folder.parent
+    if not folder.is_dir():
+        raise StudyError(f"{folder} does not exist. Give a folder with a folder for each class.")
+    layouts = datasets.get("folder").layouts
+    reader = next(read for marker, read in layouts.items() if (folder / marker).exists())
+    return reader(folder)
+
+
+def _home(folder: str) -> Path:
+    place = Path(folder).expanduser().absolute()
+    return place.parent if place.is_file() else place
+
+
+def tables(images: str, gallery: str) -> tuple[str, dict, Path, pd.DataFrame]:
+    """Data set, its options, its folder and table: path, class_name, side, in_search.
+
+    `images` "demo" are the drawn images of the demo, of which the test classes take part.
+    """
+    if images == DEMO:
+        options = params.section("demo", "data")["options"]
+        folder, _ = datasets.locate("rendered", options)
+        table = datasets.read("rendered", folder, options)
+        name = "rendered"
+        table["side"] = "both"
+    elif gallery and _home(gallery) != _home(images):
+        parts = [(place, side) for place, side in ((images, "query"), (gallery, "gallery"))]
+        folder = Path(os.path.commonpath([_home(place) for place, _ in parts]))
+        read_ = []
+        for place, side in parts:
+            found = read(Path(place).expanduser().absolute())
+            before = _home(place).relative_to(folder)
+            found["path"] = [(before / path).as_posix() for path in found["path"]]
+            read_.append(found.drop(columns="split", errors="ignore").assign(side=side))
+        table = pd.concat(read_, ignore_index=True)
+        name, options = "folder", {"folder": str(folder)}
+    else:
+        folder = _home(images)
+        table = read(Path(images).expanduser().absolute()).assign(side="both")
+        name, options = "folder", {"folder": str(folder)}
+    tested = table.get("split", pd.Series("test", table.index)) == "test"
+    table["in_search"] = tested if tested.any() else True
+    return name, options, folder, table.reset_index(drop=True)
+
+
+def sampled(table: pd.DataFrame, limit: int, seed: int = 0) -> pd.DataFrame:
+    """Which images take part: all, or whole classes drawn until about `limit` images are reached.
+
+    Of a class, A_CLASS images a side are drawn at most. Images that do not take part lend their
+    places (`split` "train"), as many as take part; others are dropped.
+    """
+    rng = np.random.default_rng(seed)
+    table = table.assign(_order=rng.permutation(len(table)))
+    test = table[table["in_search"]]
+    if limit and len(test) > limit:
+        test = test.sort_values("_order").groupby(["class_name", "side"], sort=False).head(A_CLASS)
+        sizes = test.groupby("class_name").size()
+        sizes = sizes.iloc[rng.permutation(len(sizes))]
+        kept = sizes.index[(sizes.cumsum() <= limit) | (np.arange(len(sizes)) < 2)]
+        test = test[test["class_name"].isin(kept)]
+    spare = table.drop(index=test.index).sort_values("_order").head(len(test))
+    table = pd.concat([test.assign(split="test"), spare.assign(split="train")]).sort_index()
+    table["label"] = np.unique(table["class_name"], return_inverse=True)[1]
+    return table[["path", "label", "class_name", "split", "side"]].reset_index(drop=True)
+
+
+def check(table: pd.DataFrame, images: str) -> None:
+    """Refuse a set in which nothing can be found, or nothing can be mistaken."""
+    test = table[table["split"] == "test"]
+    if test["label"].nunique() < 2:
+        raise StudyError(f"{images} holds fewer than two classes: there is nothing to tell apart.")
+    if not len(findable(test)):
+        raise StudyError(
+            f"no image of {images} has another one of its class to find. Give two or more images "
+            "a class; of a catalogue and its queries, the same class names."
+        )
+
+
+def findable(test: pd.DataFrame) -> pd.DataFrame:
+    """The queries whose class has another image in the gallery."""
+    queries, gallery = test[test["side"] != "gallery"], test[test["side"] != "query"]
+    counts = queries["label"].map(gallery["label"].value_counts()).fillna(0)
+    return queries[counts > (queries["side"] == "both")]
+
+
+def prepare(
+    images: str, gallery: str, side: int, limit: int, masks: str, backgrounds: str, seed: int = 0
+) -> Images:
+    """Read, sample, decode and mask; what is done is kept for the next audit of these images.
+
+    Args:
+        images: "demo", or a folder (or labels.csv) of one's own: all images, or the queries.
+        gallery: a second folder, where the catalogue is apart from the queries; "" if not.
+        side: short side of the stored images in pixels.
+        limit: images in the search at most, about; 0: all.
+        masks: key of lib.masks.sources. backgrounds: as in params.yaml, or "auto": the paper's
+            photographs, or drawn ones where those cannot be had.
+    """
+    dataset, options, folder, every = tables(images, gallery)
+    table = sampled(every, limit, seed)
+    check(table, images)
+    files = [folder / path for path in table["path"]]
+    stamps = [(f.stat().st_size, f.stat().st_mtime_ns) if f.exists() else None for f in files]
+    request = key_of(
+        dataset=dataset, options=options, side=side, table=table.to_csv(index=False),
+        stamps=stamps, code=fingerprint("data"),
+    )  # fmt: skip
+    study = f"audit-{key_of(dataset=dataset, options=options, gallery=gallery, side=side)[:8]}"
+    home, told = paths.StudyPaths(study).prepared, []
+    store = finished(home / "data.json", request, home / "images")
+    if store is None:
+        store = _fill(study, home, table, files, side)
+        facts = {"dataset": dataset, "side": side, "options": options, "note": ""}
+        write_json(home / "data.json", facts | {"request": request, "store": store.fingerprint})
+    check(store.index, images)
+    told += _losses(table, store.index, every)
+    source = _backgrounds(study, backgrounds, side, dataset == "rendered", told)
+    say(f"masks by {masks}")
+    sources.make_masks(study, masks)
+    scenes = Scenes(study, masks, hardware.device())
+    title = "the demo's drawn images" if dataset == "rendered" else Path(images).name or images
+    return Images(study, title, scenes, masks, source, told)
+
+
+def _fill(study: str, home: Path, table: pd.DataFrame, files: list[Path], side: int) -> Store:
+    """Decode into a store; what cannot be decoded is left out and named."""
+    space_left(home / "images" / "pixels.u8", 4 * side**2 * len(table))
+    marks: list[str] = []
+
+    def pixels() -> Iterator[np.ndarray | None]:
+        title = f"reading images (by {AHEAD})"
+        for facts, image in in_order(lambda file: look(file, side), files, title):
+            marks.append(facts["sha256"])
+            if image is None:
+                say(f"left out: {files[len(marks) - 1]} ({facts['error']})")
+            yield image
+        table["sha256"] = marks
+
+    return write_store(home / "images", table, pixels())
+
+
+def _losses(asked: pd.DataFrame, stored: pd.DataFrame, every: pd.DataFrame) -> list[str]:
+    """Sentences about images that do not take part or count for little."""
+    told, test = [], stored[stored["split"] == "test"]
+    whole = int(every["in_search"].sum())
+    if int((asked["split"] == "test").sum()) < whole:
+        told.append(
+            f"{len(test):,} of {whole:,} images were drawn, as whole classes of at most {A_CLASS} "
+            "images a side (limit: 0 takes all)."
+        )
+    gone = asked.loc[~asked["path"].isin(stored["path"]), "path"].tolist()
+    if gone:
+        more = f" and {len(gone) - 5} more" if len(gone) > 5 else ""
+        told.append(f"Left out, since they cannot be read: {', '.join(gone[:5])}{more}.")
+    queries = test[test["side"] != "gallery"]
+    if alone := len(queries) - len(findable(test)):
+        told.append(f"{alone} queries have no other image of their class to find and do not count.")
+    twice = int(test.loc[test["side"] != "query", "sha256"].duplicated().sum())
+    if twice:
+        told.append(f"{twice} images are byte for byte copies of another one.")
+    return told
+
+
+def _backgrounds(study: str, source: str, side: int, drawn: bool, told: list[str]) -> str:
+    """Prepare the photographs for new backgrounds; which source it was."""
+    if source == "auto" and not drawn:
+        try:
+            prepare_backgrounds(study, "unsplash", 0, seed=0, side=side)
+            return "unsplash"
+        except StudyError as refused:
+            say(f"{refused}\nDrawn backgrounds are used instead.")
+            told.append(
+                "The paper's photographs could not be had; new backgrounds are drawn ones, which "
+                "are plainer than photographs. backgrounds: a folder of yours is better."
+            )
+    source = "rendered" if source == "auto" else source
+    prepare_backgrounds(study, source, 40 if source == "rendered" else 0, seed=0, side=side)
+    return source
