@@ -14,7 +14,7 @@ from ruamel.yaml import YAML, YAMLError
 from lib.core import paths
 from lib.core.errors import StudyError
 
-SECTIONS = ("data", "masks", "train", "shift", "attention")
+SECTIONS = ("data", "masks", "train", "shift", "attention", "remedies")
 ALONE = "dial"  # the section of a study that is one notebook
 OF_NOTEBOOKS = ("data", "masks", "train", ALONE)  # the others are for measuring steps only
 

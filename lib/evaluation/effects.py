@@ -159,7 +159,7 @@ def joint(
         return pd.DataFrame(columns=[*by, "value", "low", "high", "n", "models", "seeds"])
     moved = pd.DataFrame({a: sums[a] - sums[b] for a, b in pairs})
     moved.columns = pd.MultiIndex.from_tuples(moved.columns, names=LEVEL)
-    return _joint(moved, counts, list(by))
+    return over_models(moved, counts, list(by))
 
 
 def joint_levels(
@@ -167,11 +167,15 @@ def joint_levels(
 ) -> pd.DataFrame:
     """Levels (both sides) with joint intervals, as `joint`: one row a group of `by` x condition."""
     sums, counts = class_sums(classes[classes["sides"] == "both"], metric, LEVEL)
-    return _joint(sums, counts, [*by, "condition"])
+    return over_models(sums, counts, [*by, "condition"])
 
 
-def _joint(sums: pd.DataFrame, counts: pd.Series, by: list[str]) -> pd.DataFrame:
-    """Means over the columns of each group of `by`, their intervals over classes and trainings."""
+def over_models(sums: pd.DataFrame, counts: pd.Series, by: list[str]) -> pd.DataFrame:
+    """Means over the columns of each group of `by`, their intervals over classes and trainings.
+
+    Args:
+        sums, counts: of `class_sums`, or differences of its columns; `seed` among their levels.
+    """
     groups = sums.T.groupby(level=by, sort=False)
     mean = groups.mean().T
     table = _with_interval(mean, counts, by).assign(models=groups.size().to_numpy())

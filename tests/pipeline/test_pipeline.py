@@ -46,9 +46,19 @@ TINY = {
                   "images_checks": 6, "copies_levels": [1, 2], "noise_levels": [0.15, 0.3],
                   "methods": ["smoothgrad/distance_to_black", "gradient/distance_to_black",
                               "grad_cam/similarity_to_nearest"]},
+    "remedies": {"conditions": ["clean", "random_background"], "arms": ["base"], "classes": 4,
+                 "remedies": ["cut_out", "box_crop", "late_mask"], "mask_source": "u2netp@160"},
 }  # fmt: skip
-MEASURING = ["data", "masks", "train", "shift", "attention"]
-TELLING = ["page_data", "page_masks", "page_train", "page_shift", "page_attention", "page_report"]
+MEASURING = ["data", "masks", "train", "shift", "attention", "remedies"]
+TELLING = [
+    "page_data",
+    "page_masks",
+    "page_train",
+    "page_shift",
+    "page_attention",
+    "page_report",
+    "page_remedies",
+]
 
 
 class Clone:
