@@ -13,7 +13,7 @@ from lib.evaluation.measured import Measured, read_compact
 from lib.evaluation.remedies import REMEDIES
 from lib.evaluation.remedies_measure import NONE, ON_QUERY
 from lib.report.shift_tables import told
-from lib.report.style import colour, headline, label, marker
+from lib.report.style import colour, headline, label
 from lib.training import arms
 
 ROW = ["arm", "remedy"]
@@ -115,6 +115,8 @@ def main_table(table: pd.DataFrame, reference: str, looked: pd.Series) -> pd.Dat
     """
     level, gain, out = levels(table), gains(table, reference), {}
     for arm, remedy in rows_of(table):
+        if arm == arms.UNTRAINED and remedy != NONE:
+            continue  # in remedies.csv and in the figure
         row = {}
         for name, where in COLUMNS.items():
             found = _at(level, arm, remedy, where)
@@ -147,30 +149,38 @@ def front(level: pd.DataFrame) -> pd.DataFrame:
 
 def figure(table: pd.DataFrame, reference: str) -> tuple[plt.Figure, str]:
     """Clean against shifted quality, a point a remedy; in bold what nothing beats at both."""
-    found = front(levels(table))
-    told_best = best(table, reference)
-    finding = told_best[0] if told_best else "No remedy was measured"
+    found, top = front(levels(table)), gains(table, reference)
+    top = top[(top["condition"] == MOVED[0]) & (top["sides"] == "both")]
+    finding = "No remedy was measured"
+    if len(top):
+        row = top.loc[top["value"].idxmax()]
+        finding = (
+            f"{name_of(row['arm'], row['remedy'])} gains {told(row)} points of MAP@R on random"
+        )
+        finding += f" backgrounds over {label(reference)}"
     drawn, axis = plt.subplots(figsize=(7.4, 5.6))
-    shapes = dict(zip([NONE, *REMEDIES], "o^sD", strict=False))
+    shapes = dict(zip([NONE, *REMEDIES], "o^sDvP", strict=False))
     for (arm, remedy), row in found.iterrows():
-        size, edge = (90, "black") if row["front"] else (55, "none")
+        size, edge = (110, "black") if row["front"] else (60, "none")
         axis.scatter(
             row["clean"], row["shifted"], s=size, color=colour(arm), edgecolor=edge,
-            marker=shapes.get(remedy, marker(arm)), zorder=3,
+            marker=shapes[remedy], zorder=3,
         )  # fmt: skip
-        axis.annotate(
-            name_of(arm, remedy), (row["clean"], row["shifted"]), xytext=(6, 4), fontsize=8,
-            textcoords="offset points", fontweight="bold" if row["front"] else "normal",
-        )  # fmt: skip
-    low, high = (
-        found[["clean", "shifted"]].min(axis=None),
-        found[["clean", "shifted"]].max(axis=None),
-    )
+    both = found[["clean", "shifted"]]
+    low, high = both.min(axis=None), both.max(axis=None)
     axis.plot([low, high], [low, high], color="#888888", lw=1, ls=":", zorder=1)
     axis.set_xlabel("MAP@R on clean images, %  (better to the right)")
     axis.set_ylabel("MAP@R on random backgrounds, %  (better above)")
-    axis.margins(x=0.18)
-    headline(drawn, finding, "bold, black edge: nothing is better at both; dotted: nothing is lost")
+    arm_names = [arm for arm, remedy in rows_of(table) if remedy == NONE]
+    handles = [plt.Line2D([], [], ls="", marker="o", color=colour(a), label=label(a))
+               for a in arm_names]  # fmt: skip
+    handles += [
+        plt.Line2D([], [], ls="", marker=shapes[name], color="#444444", mfc="none",
+                   label="nothing at search time" if name == NONE else REMEDIES[name].label)
+        for name in dict.fromkeys(found.index.get_level_values("remedy"))
+    ]  # fmt: skip
+    drawn.legend(handles=handles, loc="outside right center", fontsize=9)
+    headline(drawn, finding, "Black edge: nothing is better at both. Dotted: nothing is lost.")
     return drawn, finding
 
 
