@@ -20,9 +20,10 @@ from lib.core.errors import StudyError
 from lib.core.files import digest, key_of, read_json, sealed, space_left, write_json, write_table
 from lib.core.hardware import workers as cores
 from lib.data import datasets
+from lib.data.decode import fault
 from lib.data.mirror import bring
 from lib.data.prepare import about, original_files
-from lib.data.store import BROKEN, Store, sizes_of, write_store
+from lib.data.store import Store, sizes_of, write_store
 from lib.masks import rembg_models
 from lib.masks.transforms import TRANSFORMS
 
@@ -74,8 +75,8 @@ def read_true(file: Path, size: tuple[int, int]) -> np.ndarray:
     try:
         with Image.open(file) as image:
             mask = image.convert("L")
-    except BROKEN as error:
-        raise StudyError(f"{file} cannot be decoded ({error}). Replace it.") from error
+    except Exception as error:  # a decoder raises whatever it likes
+        raise StudyError(f"{file} cannot be decoded ({fault(error, file)}). Replace it.") from error
     off = abs(mask.width * size[1] / mask.height - size[0])
     if off > max(2, 0.02 * size[0]):  # a copy of another size may be rounded otherwise
         raise StudyError(
