@@ -15,6 +15,7 @@ import pandas as pd
 from lib.core import paths
 from lib.core.errors import StudyError
 from lib.core.files import key_of
+from lib.core.parameters import check_parameters, of_function
 from lib.data import readers
 from lib.data.download import Archive, Drive, Kaggle
 from lib.data.mirror import bring, mirror
@@ -184,6 +185,22 @@ def check_own(options: dict[str, Any]) -> None:
             f"number), shares (of the classes: validation, test), splits ({DRAWN}: whatever the "
             "folders say)."
         )
+
+
+def check_options(name: str, options: dict[str, Any]) -> None:
+    """Refuse a data set that nobody knows, and options that it does not take."""
+    entry = get(name)
+    if entry.own:
+        check_own(options)
+    elif entry.make:
+        from lib.data.drawn.dataset import plan, render_dataset
+
+        declared = {k: p for k, p in of_function(render_dataset).items() if k != "root"}
+        check_parameters(declared, options, f"options of data set {name!r}")
+        lacking = set(declared) - set(options)
+        if lacking:
+            raise StudyError(f"options of data set {name!r} lack {', '.join(sorted(lacking))}.")
+        plan(**{key: value for key, value in options.items() if key != "side"})
 
 
 def _places(entry: Dataset, name: str, options: dict[str, Any]) -> dict[str, Path]:

@@ -69,7 +69,7 @@ def text_of(path: PurePosixPath) -> str:
     return str(path)
 
 
-def _walk(root: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
+def walk(root: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
     """os.walk in the order of names, through links, but never into a folder twice."""
 
     def refuse(error: OSError) -> None:
@@ -90,7 +90,7 @@ def survey(root: Path) -> Survey:
     """Look at everything below a folder. Hidden folders are named and not entered."""
     images: list[PurePosixPath] = []
     left: list[tuple[str, str]] = []
-    for place, folders, files in _walk(root):
+    for place, folders, files in walk(root):
         here = PurePosixPath(place.relative_to(root).as_posix())
         for name in [name for name in folders if hidden(name)]:
             left.append((f"{here / name}/", HIDDEN))
@@ -304,14 +304,3 @@ def left_out(root: Path) -> pd.DataFrame:
     """Everything below a folder that is no image of the study: path, why."""
     return pd.DataFrame(look(root)[1].left_out, columns=["path", "why"])
 
-
-def listing(root: Path) -> pd.DataFrame:
-    """Every visible file below a folder: path, bytes, time of the last change in nanoseconds."""
-    rows = []
-    for place, folders, files in _walk(root):
-        folders[:] = [name for name in folders if not hidden(name)]
-        for file in (place / name for name in files if not hidden(name)):
-            facts = file.stat() if file.exists() else None
-            when = (facts.st_size, facts.st_mtime_ns) if facts else (-1, -1)
-            rows.append((file.relative_to(root).as_posix(), *when))
-    return pd.DataFrame(rows, columns=["path", "bytes", "changed"])

@@ -1,7 +1,7 @@
 """From a data set's folder to the study's store of images (page 01)."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -132,12 +132,19 @@ def prepare_images(
     facts = {
         "note": copy_note(seen.loc[seen["error"] == "", ["height", "width"]].min(axis=1),
                           official=entry.published),
+        "truth": _seal(folder, left[left["why"] == own.TRUTH]["path"]),
         "seen": len(seen), "left_out": len(left), "expected": entry.expected,
         "files": hashlib.sha256("".join(seen["sha256"]).encode()).hexdigest(),
         "request": request, "store": store.fingerprint,
     }  # fmt: skip
-    write_json(home / "data.json", asked | facts)
+    facts = asked | facts
+    write_json(home / "data.json", facts | {"seal": key_of(**facts)})
     return store
+
+
+def _seal(folder: Path, names: Iterable[str]) -> str:
+    """One checksum for some files: exact masks are made again if it changes."""
+    return key_of(files={name: digest(folder / name) for name in names})
 
 
 def _fill(

@@ -132,5 +132,7 @@ def finished(record: Path, request: str, folder: Path) -> Store | None:
         facts, store = read_json(record), Store.open(folder)
     except StudyError:
         return None
+    if facts.pop("seal", None) not in (None, key_of(**facts)):
+        return None
     same = facts.get("request") == request and facts.get("store") == store.fingerprint
     return store if same else None

@@ -162,6 +162,15 @@ def usable(areas: pd.Series) -> pd.Series:
     return areas.between(EMPTY, FULL)
 
 
+def check(name: str, dataset: str) -> None:
+    """Refuse a source that nobody knows, or that a data set does not have; needs no images."""
+    source, _ = get(name)
+    if source is SOURCES["box"] and not datasets.get(dataset).boxes:
+        raise StudyError(
+            f"{datasets.get(dataset).title} brings no bounding boxes. Choose another mask source."
+        )
+
+
 def changed(mask: np.ndarray, steps: list[str]) -> np.ndarray:
     """A mask after the transforms of `steps`, one after the other."""
     for step in steps:

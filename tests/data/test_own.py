@@ -9,7 +9,7 @@ from PIL import Image
 
 from lib.core import paths
 from lib.core.errors import StudyError
-from lib.data import datasets, decode, own, prepare, readers
+from lib.data import datasets, decode, listing, own, prepare, readers
 from lib.evaluation import statistics
 from tests.helpers import save
 
@@ -268,9 +268,9 @@ def test_shares_outside_the_range_are_refused() -> None:
 
 def test_a_change_of_a_file_changes_the_listing(tmp_path: Path) -> None:
     fill(tmp_path, "a/1.png", "a/2.png", ".git/x.png")
-    first = own.listing(tmp_path)
+    first = listing.listing(tmp_path)
     assert first["path"].tolist() == ["a/1.png", "a/2.png"]
     one, two = tmp_path / "a/1.png", tmp_path / "a/2.png"
     one.rename(tmp_path / "x"), two.rename(one), (tmp_path / "x").rename(two)
-    assert not own.listing(tmp_path).equals(first)
+    assert not listing.listing(tmp_path).equals(first)
     assert decode.is_image(one)
