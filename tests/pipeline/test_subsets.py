@@ -1,28 +1,29 @@
 """A tweaker's first edit is to shorten a list: every page is then told of what is left.
 
-One tiny study, trained once, measured and told with every kind of shortened list, and with classes
-too few for an interval.
+A study of drawn pictures and small random models, measured and told with every kind of shortened
+list, and with classes too few for an interval.
 """
 
 import re
-import socket
-from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from lib.attention import measure as attention
 from lib.core import paths
-from lib.data import prepare
+from lib.evaluation import mask_robustness
 from lib.evaluation import measure as evaluation
-from lib.masks import quality
+from lib.evaluation.models import Model
 from lib.report import front_page
 from lib.training import study as training
+from tests.attention import small
+from tests.conftest import small_study
 from tests.report import tiny
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600), pytest.mark.xdist_group("subsets")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
-CLASSES = {"train": 4, "val": 2, "test": 6}
 SHIFT = {
     "conditions": ["clean", "random_background", "unshared_background", "same_class_background",
                    "other_class_background", "same_class_tiled", "other_class_tiled",
@@ -30,56 +31,60 @@ SHIFT = {
     "draws": 2, "draws_control": 1, "mask_variants": ["eroded"],
 }  # fmt: skip
 LOOK = {
-    "images": 6, "copies": 2, "noise": 0.15, "seed": 0, "images_methods": 4, "images_checks": 3,
+    "images": 5, "copies": 2, "noise": 0.15, "seed": 0, "images_methods": 5, "images_checks": 5,
     "methods": ["smoothgrad/distance_to_black", "gradient/distance_to_black"],
     "copies_levels": [1, 2], "noise_levels": [0.15],
 }  # fmt: skip
-TRAIN = {
-    "losses": ["normalized_softmax"], "arms": ["base", "bgaugment"], "seeds": [0],
-    "trunk": "efficientnet_lite0", "embedding": 16, "image_size": 64, "optimiser": "adamw",
+TRAIN = {"losses": ["triplet"], "arms": ["base", "bgaugment"], "seeds": [0]}
+RECIPE = {
+    "trunk": "efficientnet_lite0", "embedding": 6, "image_size": 32, "optimiser": "adamw",
     "lr_trunk": 1e-4, "lr_head": 1e-3, "lr_loss": 1e-2, "weight_decay": 1e-4, "batch": 8,
     "iterations": 2, "epochs": 1, "patience": 1, "precision": "f32",
 }  # fmt: skip
+ENOUGH = ["train"] * 2 + ["validation"] * 5 + ["test"] * 5
+FEW = ["train"] * 2 + ["validation"] * 2 + ["test"] * 2
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory) -> Iterator[Path]:
-    """A temporary home without a network, for all tests of this file."""
-    root = tmp_path_factory.mktemp("subsets")
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("REPORTS", "RAW", "WEIGHTS"):
-            patch.setattr(paths, name, root / name.lower())
-        patch.setattr(paths, "ROOT", root)
-        patch.delenv("DATA_MIRROR", raising=False)
+def pretend(monkeypatch, losses: list[str], arms: list[str], seeds: list[int]) -> None:
+    """Let the study's models be small ones of random weights, as if they were trained."""
+    small.use_models(monkeypatch, arms)
+    facts = {"trunk": "efficientnet_lite0", "embedding": 6, "image_size": 32, "precision": "f32"}
+    who = [(loss, arm, seed) for loss in losses for seed in seeds for arm in arms]
+    models = [Model(*names, **facts, weights=Path("weights")) for names in who]
+    first = replace(models[0], loss="none", arm="untrained", seed=0, embedding=0, weights=None)
+    entry = {"recipe": {"patience": 1}, "origin": {}}
+    described = [(first, {}), *((model, entry) for model in models)]
 
-        def refuse(*_, **__):
-            raise socket.gaierror("no network in tests")
+    def load(model: Model) -> small.Small:
+        return small.Small(sum(map(ord, f"{model.loss} {model.arm} {model.seed}"))).eval()
 
-        patch.setattr(socket, "getaddrinfo", refuse)
-        yield root
+    monkeypatch.setattr(Model, "load", load)
+    monkeypatch.setattr(
+        Model, "identity", property(lambda model: f"{model.loss} {model.arm} {model.seed}")
+    )
+    monkeypatch.setattr(attention, "models_of", lambda _: [model for model, _ in described])
+    monkeypatch.setattr(evaluation, "described", lambda _: described)
+    lists = {"losses": losses, "arms": arms, "seeds": seeds}
+    monkeypatch.setattr(evaluation, "trained", lambda _: lists)
+    monkeypatch.setattr(
+        mask_robustness.models, "models_of", lambda _: [model for model, _ in described]
+    )
+    history = tiny.history(who)
+    file = paths.StudyPaths("small").models / "training.csv"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    history.to_csv(file, index=False)
+    monkeypatch.setattr(training, "measure", lambda *_, **__: pd.read_csv(file))
 
 
-def prepared(study: str, classes: dict[str, int]) -> None:
-    options = {"seed": 0, "bias": 0.9, "test_bias": 0.9, "classes": classes,
-               "images_per_class": 3, "side": 80}  # fmt: skip
-    prepare.measure(study, "rendered", 72, "rendered", 4, options)
-    quality.measure(study, "true")
-
-
-@pytest.fixture(scope="module")
-def study(place) -> str:
-    prepared("small", CLASSES)
-    return "small"
-
-
-def check(study: str, train: dict, shift: dict, look: dict) -> dict[str, str]:
+def check(monkeypatch, splits: list[str], train: dict, shift: dict, look: dict) -> dict[str, str]:
     """Measure, tell every page, and look for holes; what the pages show, by name."""
-    training.measure(study, **train)
+    study = small_study(splits)
+    pretend(monkeypatch, **train)
     evaluation.measure(study, **shift)
     attention.measure(study, **look)
     shown = {}
-    for name, given in {"02_masks": {"source": "true"}, "03_train": train, "04_shift": {},
-                        "05_attention": {}, "06_report": {}}.items():  # fmt: skip
+    for name in ("03_train", "04_shift", "05_attention", "06_report"):
+        given = {**train, **RECIPE} if name == "03_train" else {}
         shown[name], _ = tiny.tell(name, study=study, **given)
         hole = re.search(r".{0,60}(\bnan\b|\bNaN\b|-0\.0\b(?!\d)).{0,60}", shown[name], re.S)
         assert not hole, f"{name}: {hole[0]}"
@@ -102,7 +107,7 @@ SUBSETS = {
     "no random": ({}, {"conditions": ["clean", "foreground_only", "own_background"]}, {}),
     "reordered": ({}, {"conditions": ["random_background", "background_only", "clean"]}, {}),
     "no variants": ({}, {"mask_variants": []}, {}),
-    "own masks as a variant": ({}, {"mask_variants": ["true", "dilated"]}, {}),
+    "more variants": ({}, {"mask_variants": ["full", "dilated"]}, {}),
     "one draw": ({}, {"draws": 1}, {}),
     "two losses": ({"losses": ["triplet", "normalized_softmax"]}, {}, {}),
     "one arm": ({"arms": ["base"]}, {}, {}),
@@ -118,12 +123,11 @@ SUBSETS = {
 
 
 @pytest.mark.parametrize("name", SUBSETS)
-def test_a_shortened_list_leaves_no_hole(study: str, name: str) -> None:
+def test_a_shortened_list_leaves_no_hole(home, monkeypatch, name: str) -> None:
     train, shift, look = SUBSETS[name]
-    check(study, TRAIN | train, SHIFT | shift, LOOK | look)
+    check(monkeypatch, ENOUGH, TRAIN | train, SHIFT | shift, LOOK | look)
 
 
-def test_too_few_classes_for_an_interval_are_said(place) -> None:
-    prepared("few", {"train": 2, "val": 2, "test": 2})
-    shown = check("few", TRAIN, SHIFT, LOOK)
+def test_too_few_classes_for_an_interval_are_said(home, monkeypatch) -> None:
+    shown = check(monkeypatch, FEW, TRAIN, SHIFT, LOOK)
     assert "at least 5" in shown["06_report"] and "at least 5" in shown["03_train"]
