@@ -18,7 +18,7 @@ setup: $(STAMP) ## make the environment .venv from requirements.lock (happens by
 
 repro: $(STAMP) ## run what has changed of the studies, down to reports/local.html
 	@git rev-parse --git-dir >/dev/null 2>&1 || $(ENV) dvc config --local core.no_scm true
-	@start=$$(date +%s); $(ENV) python -m lib.core.params || exit $$?; \
+	@start=$$(date +%s); $(ENV) python -m lib.run.check_studies || exit $$?; \
 	$(ENV) dvc repro $(ARGS) || exit $$?; \
 	echo "Done in $$(($$(date +%s) - start)) s. Open $(CURDIR)/reports/local.html"
 

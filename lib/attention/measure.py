@@ -24,10 +24,11 @@ from torch.nn.functional import interpolate
 
 from lib.attention import maps as attention_maps
 from lib.attention import sanity_checks, scores
-from lib.attention.attribution import PAPER, explanations
+from lib.attention.attribution import PAPER, Explanation, explanations
 from lib.attention.sanity_checks import Setup, names_of
 from lib.core import paths, run_log
 from lib.core.code import fingerprint
+from lib.core.errors import StudyError
 from lib.core.files import key_of, read_json, space_left, write_json
 from lib.core.hardware import device, fixed_threads, used
 from lib.core.progress import say
@@ -69,15 +70,22 @@ def measure(
             deletion and insertion, stability; each some of the ones before.
         copies_levels, noise_levels: to compare in `stability`.
     """
+    which = check(
+        images, copies, noise, methods, images_methods, images_checks, copies_levels, noise_levels
+    )
     scenes, models = Scenes(study, mask_source(study), device()), models_of(study)
+    if not scenes.usable[scenes.store.rows("test")].any():
+        raise StudyError(
+            f"not one test image of study {study} has a usable mask: there is no object to look "
+            "at. Choose another mask source (masks)."
+        )
     rows, few, fewer = (
         attention_maps.chosen_rows(scenes, min(images, count), seed)
         for count in (images, images_methods, min(images_methods, images_checks))
     )
     settings = {"copies": copies, "noise": noise, "precision": PRECISION}
-    which = explanations(methods)
     setup = Setup(study, scenes, models, which, rows, few, fewer, seed, settings)
-    levels = {"copies": sorted(copies_levels) or [copies], "noise": sorted(noise_levels)}
+    levels = {"copies": sorted(copies_levels), "noise": sorted(noise_levels)}
     asked = {
         **settings, "seed": seed, "methods": [str(entry) for entry in which], "levels": levels,
         "images": len(rows), "images_methods": len(few), "images_checks": len(fewer),
@@ -87,6 +95,31 @@ def measure(
     _measure_models(setup, ledger)
     _measure_checks(setup, ledger, levels)
     ledger.sweep()
+
+
+def check(
+    images: int, copies: int, noise: float, methods: list[str], images_methods: int,
+    images_checks: int, copies_levels: list[int], noise_levels: list[float],
+) -> list[Explanation]:  # fmt: skip
+    """The explanations that are asked for; needs no images.
+
+    Raises:
+        StudyError: a number that cannot be, a list that names something twice, a method or target
+            that nobody knows.
+    """
+    counts = {"images": [images], "images_methods": [images_methods], "copies": [copies],
+              "images_checks": [images_checks], "copies_levels": copies_levels}  # fmt: skip
+    wrong = [name for name, values in counts.items() if any(value < 1 for value in values)]
+    wrong += [name for name, values in {"noise": [noise], "noise_levels": noise_levels}.items()
+              if not all(0 < value <= 1 for value in values)]  # fmt: skip
+    if wrong:
+        raise StudyError(
+            f"{', '.join(wrong)} (attention): counts are 1 or more, noise lies between 0 and 1."
+        )
+    for name, values in {"copies_levels": copies_levels, "noise_levels": noise_levels}.items():
+        if not values or len(set(values)) < len(values):
+            raise StudyError(f"`{name}` is {values}; wanted: one or more, each once.")
+    return explanations(methods)
 
 
 def _measure_models(setup: Setup, ledger: "Ledger") -> None:

@@ -28,9 +28,17 @@ def names(study: str, variants: list[str]) -> list[str]:
         StudyError: a variant that is neither.
     """
     own = sources.mask_source(study)
-    found = [own, *(_named(own, variant) for variant in variants)]
+    found = named(own, variants)
     made = sorted(file.parent.name for file in paths.StudyPaths(study).masks.glob("*/masks.json"))
     return found + [name for name in made if name not in found and _fits(study, name)]
+
+
+def named(own: str, variants: list[str]) -> list[str]:
+    """The study's own masks and those that its variants stand for, each once.
+
+    A variant that is the study's own source adds nothing and is left out.
+    """
+    return list(dict.fromkeys([own, *(_named(own, variant) for variant in variants)]))
 
 
 def _named(own: str, variant: str) -> str:

@@ -95,16 +95,20 @@ class Clone:
         return made
 
     def repro(self, *targets: str) -> list[str]:
-        """Run `dvc repro` as make does; the names of the stages that ran."""
+        """Run `dvc repro` as make does; the names of the stages that ran, but for `files`.
+
+        That one runs every time.
+        """
         environment = self.environment()
-        subprocess.run([sys.executable, "-m", "lib.core.params"], cwd=self.root, check=True)
+        subprocess.run([sys.executable, "-m", "lib.run.check_studies"], cwd=self.root, check=True)
         done = subprocess.run(
             [sys.executable, "-m", "dvc", "repro", *targets],
             cwd=self.root, env=environment, capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
         lines = done.stdout.splitlines()
-        return [line.split("'")[1] for line in lines if line.startswith("Running stage")]
+        ran = [line.split("'")[1] for line in lines if line.startswith("Running stage")]
+        return [name for name in ran if not name.startswith("files@")]
 
     def bytes_of(self, *patterns: str) -> dict[str, bytes]:
         """Content of all files that match, by name."""
