@@ -1,8 +1,8 @@
 # Every verb sets the environment up first where it has to. More words for the tool behind a verb
 # go into ARGS (make test ARGS="-m 'not slow'"); PYTHON names the interpreter to build .venv with.
 .DEFAULT_GOAL := help
-.PHONY: help setup repro dial grid stale check-claims test test-faults \
-        verify lab report lock clean lint
+.PHONY: help setup repro dial grid stale check-claims test test-faults verify lab report lock clean
+.PHONY: lint
 
 PYTHON ?=
 ARGS ?=

@@ -181,15 +181,20 @@ def report() -> None:
 # --- measuring the units --------------------------------------------------------------------------
 
 
-def least(what: Callable[[], object], repeats: int = 5) -> float:
-    """The least seconds of some calls, the first not counted."""
+def told(name: str, what: Callable[[], object], per: int = 1, repeats: int = 9) -> None:
+    """Print the least seconds of some calls by the clock and of both threads, halved.
+
+    The first call is not counted. The second number is the one to take where other work runs
+    beside: the clock then counts the waiting too.
+    """
     what()
-    times = []
+    clock, cores = [], []
     for _ in range(repeats):
-        start = time.perf_counter()
+        start = time.perf_counter(), time.process_time()
         what()
-        times.append(time.perf_counter() - start)
-    return min(times)
+        clock.append(time.perf_counter() - start[0])
+        cores.append((time.process_time() - start[1]) / 2)
+    print(f"{name}: {min(clock) / per:.4f} by the clock, {min(cores) / per:.4f}", flush=True)
 
 
 def measure() -> None:
@@ -225,9 +230,9 @@ def measure() -> None:
         optimiser.step()
 
     with fixed_threads():
-        print("training step", round(least(step), 3), flush=True)
+        told("training step", step)
         forward = forward_of(model)
-        print("embedding of an image", round(least(lambda: forward(images)) / 32, 5), flush=True)
+        told("embedding of an image", lambda: forward(images), 32)
 
         def maps() -> None:
             attribution.attribute(
@@ -236,11 +241,10 @@ def measure() -> None:
                 copies=25, noise=0.15, precision="bf16",
             )  # fmt: skip
 
-        print("map of an image", round(least(maps), 3), flush=True)
+        told("map of an image", maps)
         for count in (data.test for data in DATA.values()):
             made, own = embeddings(count, TEST_CLASSES if count > 50_000 else 100)
-            took = least(lambda made=made, own=own: evaluate(made, own), 3)
-            print(f"search, {count:,} images", round(took, 2), flush=True)
+            told(f"search, {count:,} images", lambda m=made, o=own: evaluate(m, o), repeats=3)
     noise = np.random.default_rng(0).integers(0, 255, (400, 500, 3), np.uint8)
     picture = Image.fromarray(noise)
     for name in ("u2netp", "u2net"):
@@ -249,8 +253,10 @@ def measure() -> None:
         except Exception as error:
             print(f"mask of an image ({name}): {error}")
             continue
-        took = least(lambda name=name: rembg_models.predict(name, picture))
-        print(f"mask of an image ({name})", round(took, 3), flush=True)
+        told(
+            f"mask of an image, {name}, one thread (halved: double it)",
+            lambda name=name: rembg_models.predict(name, picture),
+        )
 
 
 def main() -> int:

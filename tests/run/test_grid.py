@@ -17,6 +17,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
+from benchmarks import schedule
 from lib.core import params, paths
 from lib.core.errors import StudyError
 from lib.core.files import digest, noted, write_json
@@ -235,13 +236,24 @@ def test_a_file_for_jobs_of_a_cluster(tmp_path: Path) -> None:
         grid.jobs_of(str(file))
 
 
+def test_the_simulated_schedule_of_a_grid_small_enough_to_draw() -> None:
+    """Two machines: a(3) then c(4) on one, b(2) d(2) on the other; e(1) needs both ends."""
+    rows = [("a", 3, ()), ("b", 2, ()), ("c", 4, ("a",)), ("d", 2, ("b",)), ("e", 1, ("c", "d"))]
+    todo = [schedule.Job(name, "model", after, seconds) for name, seconds, after in rows]
+    assert [schedule.simulate(todo, workers) for workers in (1, 2, 9)] == [12, 8, 8]
+    first = [schedule.Job("x", "embedding", (), 1), schedule.Job("y", "model", (), 5)]
+    assert schedule.simulate([*first, schedule.Job("z", "embedding", ("y",), 5)], 1) == 11
+    assert schedule.simulate([*first, schedule.Job("z", "embedding", ("y",), 5)], 2) == 10
+
+
 # --- the tiny study, end to end ------------------------------------------------------------------
 
 CHANGES = {
     "train": {"losses": ["normalized_softmax"], "arms": ["base", "bgaugment"], "epochs": 2,
               "iterations": 4, "patience": 2},
     "shift": {"conditions": ["clean", "random_background", "own_background"], "draws": 1},
-    "attention": {"images": 4, "images_methods": 4, "images_checks": 4},
+    "attention": {"images": 4, "images_methods": 2, "images_checks": 2, "noise_levels": [0.15],
+                  "methods": ["smoothgrad/distance_to_black"]},
 }  # fmt: skip
 RESULTS = ("data/models/tiny/**/*.*", "reports/tiny/measured/**/*.*")
 
@@ -314,6 +326,13 @@ end_to_end = [pytest.mark.slow, pytest.mark.timeout(1800), pytest.mark.xdist_gro
 
 class TestEndToEnd:
     pytestmark = end_to_end
+
+    def test_our_own_cluster_listens_here_and_to_us_only(self) -> None:
+        with grid.connected(workers=1) as (client, _):
+            address = client.scheduler.address
+            assert address.startswith("tls://127.0.0.1:")
+            with pytest.raises((OSError, TypeError)):  # without the certificate of this run
+                distributed.Client(address, timeout="5s").close()
 
     def test_two_workers_one_of_them_killed_give_the_serial_bytes(self, places) -> None:
         place = places.new("killed")
