@@ -10,6 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,20 @@ from lib.core.errors import DamagedFile, StudyError
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 CLOSED = {errno.EROFS, errno.EACCES, errno.EPERM}
+
+
+_noted: ContextVar[list[Path] | None] = ContextVar("noted", default=None)
+
+
+@contextmanager
+def noted() -> Iterator[list[Path]]:
+    """A list that grows by every file that this thread writes (`atomic`) in the block."""
+    found: list[Path] = []
+    before = _noted.set(found)
+    try:
+        yield found
+    finally:
+        _noted.reset(before)
 
 
 @contextmanager
@@ -46,6 +61,8 @@ def atomic(path: Path) -> Iterator[Path]:
         os.umask(mask)
         temporary.chmod(0o666 & ~mask)  # mkstemp makes private files; give the usual rights
         os.replace(temporary, path)
+        if (noted := _noted.get()) is not None:
+            noted.append(path)
     except Exception as error:  # safetensors and torch do not raise OSError where a disk is full
         raise _in_words(error, path) from error
     finally:

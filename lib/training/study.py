@@ -105,9 +105,15 @@ def train_all(study: str, recipes: list[Recipe], scenes: Scenes) -> pd.DataFrame
 
 def _delivered(weights: Path, recipe: Recipe, folder: Path) -> dict[str, Any]:
     """Copy a model's weights to `folder`; returns its entry in models.json."""
-    name = f"{recipe.arm}-{recipe.seed}.safetensors"
-    with atomic(folder / name) as temporary:
+    made = entry(weights, recipe)
+    with atomic(folder / made["weights"]) as temporary:
         shutil.copyfile(weights, temporary)
+    return made
+
+
+def entry(weights: Path, recipe: Recipe) -> dict[str, Any]:
+    """What models.json says of a model that `fit` has finished."""
+    name = f"{recipe.arm}-{recipe.seed}.safetensors"
     kept = ("loss", "arm", "seed", "trunk", "embedding", "image_size")
     facts = {"precision": used(recipe.precision, device().type), "weights": name}
     facts |= {
