@@ -8,7 +8,7 @@ paired by query, their intervals are over classes.
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -284,6 +284,7 @@ class Audit:
     attention: pd.DataFrame  # a row a who: mean score with interval
     told: list[str]
     minutes: float
+    search: Search
     sheets: dict[str, Any] = field(default_factory=dict)  # small pictures for the page
 
     def level(self, condition: str, sides: str = "both", who: str = "model", remedy: str = NONE):
@@ -343,9 +344,7 @@ def plain(value: Any) -> Any:
 def audit(asked: Asked) -> Audit:
     """Run an audit; what is done already (data/scratch) is not done again."""
     start = time.monotonic()
-    given = Given(
-        *(getattr(asked, name) for name in ("size", "mean", "std", "range", "bgr", "weights"))
-    )
+    given = Given(**{entry.name: getattr(asked, entry.name) for entry in fields(Given)})
     model = opened(asked.model, given)
     say(f"model: {model.name}, {model.kind}: {model.size} pixels, {model.normalise}")
     for sentence in model.told:
@@ -418,7 +417,7 @@ def _measured(asked: Asked, found: Search, start: float) -> Audit:
     made = Audit(
         asked, {who: model.about() for who, model in found.models.items()}, images, facts, levels,
         helped, lost[["class_name", "n", CLEAN, "shifted", "change"]].reset_index(drop=True),
-        attention, [*found.images.told, *left_out], 0.0,
+        attention, [*found.images.told, *left_out], 0.0, found,
     )  # fmt: skip
     sheets = {"attention": maps, **_sheets(asked, found, rows, made)}
     return replace(made, sheets=sheets, minutes=(time.monotonic() - start) / 60)

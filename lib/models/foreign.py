@@ -88,13 +88,15 @@ class Opened:
     """A model as its file gives it: `run` maps normalised images (N, 3, h, w) to what it returns.
 
     `run` is an nn.Module where torch can see into it. `shape` and `batch` are fixed by the file,
-    or None and 0. `forward`: a faster way to embed than `run`, if there is one.
+    or None and 0; `side` is only what it was made for. `forward`: a faster way to embed than
+    `run`, if there is one.
     """
 
     run: Callable[[Tensor], Any]
     normalise: Normalise = IMAGENET
     shape: tuple[int, int] | None = None
     batch: int = 0
+    side: int = SIDE
     told: list[str] = field(default_factory=list)
     forward: Callable[[Tensor], Tensor] | None = None
 
@@ -109,7 +111,7 @@ class Foreign(nn.Module):
         super().__init__()
         self.name, self.kind, self.told = name, kind, list(opened.told)
         self.shape, self.batch = opened.shape, opened.batch
-        self.size = _size(name, opened.shape, given)
+        self.size = _size(name, opened, given)
         self.normalise = given.normalise(opened.normalise)
         self.fast = opened.forward
         seen = isinstance(opened.run, nn.Module)
@@ -235,14 +237,15 @@ class Foreign(nn.Module):
         }  # fmt: skip
 
 
-def _size(name: str, shape: tuple[int, int] | None, given: Given) -> int:
+def _size(name: str, opened: Opened, given: Given) -> int:
+    shape = opened.shape
     if given.size < 0:
         raise StudyError(f"size is {given.size}; give the side of the input in pixels.")
     if shape and given.size and given.size != max(shape):
         raise StudyError(
             f"{name} takes images of {shape[0]} x {shape[1]} pixels only, not of {given.size}."
         )
-    return given.size or max(shape or (SIDE,))
+    return given.size or max(shape or (opened.side,))
 
 
 def vectors(found: Any, name: str, count: int) -> Tensor:
@@ -297,9 +300,10 @@ def _timm(name: str, given: Given) -> Opened:
         ) from error
     if given.weights:
         _own_weights(model, Path(given.weights), label)
-    return Opened(
-        model, default, (model.pretrained_cfg or {}).get("input_size", (3, SIDE, SIDE))[1:]
-    )
+    facts = model.pretrained_cfg or {}
+    shape = tuple(facts.get("input_size", (3, SIDE, SIDE)))[1:]
+    fixed = shape if facts.get("fixed_input_size") else None
+    return Opened(model, default, fixed, side=max(shape))
 
 
 def _own_weights(model: nn.Module, file: Path, label: str) -> None:

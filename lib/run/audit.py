@@ -56,21 +56,26 @@ def _listed(kind: type):
     return read
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line: a flag for every field of Asked, and where the page goes."""
-    made = argparse.ArgumentParser(prog="python -m lib.run.audit", description=__doc__)
-    made.formatter_class = argparse.RawDescriptionHelpFormatter
-    for entry in fields(Asked):
+def add_flags(parser: argparse.ArgumentParser, names: tuple[str, ...]) -> None:
+    """A flag for each of some fields of Asked."""
+    for entry in (entry for entry in fields(Asked) if entry.name in names):
         flag, default = f"--{entry.name.replace('_', '-')}", entry.default
         if entry.name == "bgr":
-            made.add_argument(flag, action="store_true", help=HELP[entry.name])
+            parser.add_argument(flag, action="store_true", help=HELP[entry.name])
             continue
         kind = type(default)
         if kind is tuple:
             kind = _listed(float if entry.name in ("mean", "std") else str)
         told = ",".join(map(str, default)) if isinstance(default, tuple) else default
-        told = f" (default: {told})" if told not in ("", None) else ""
-        made.add_argument(flag, type=kind, default=default, help=HELP[entry.name] + told)
+        told = f" (default: {told})" if told != "" else ""
+        parser.add_argument(flag, type=kind, default=default, help=HELP[entry.name] + told)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line: a flag for every field of Asked, and where the page goes."""
+    made = argparse.ArgumentParser(prog="python -m lib.run.audit", description=__doc__)
+    made.formatter_class = argparse.RawDescriptionHelpFormatter
+    add_flags(made, tuple(HELP))
     made.add_argument("--fast", action="store_true", help=f"masks by {FAST}")
     made.add_argument("--name", default="", help="of the page (default: model and images)")
     made.add_argument("--out", type=Path, help="folder of the page (default: reports/audit/<name>)")
