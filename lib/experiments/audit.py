@@ -594,8 +594,9 @@ def _attention(asked: Asked, found: Search) -> tuple[pd.DataFrame, list[dict[str
 @fixed_threads()
 def _maps(asked: Asked, found: Search, model: Foreign, rows: np.ndarray, shown: Tensor) -> Tensor:
     def make() -> dict[str, Tensor]:
+        embed = model.forward_only() if asked.attention == "occlusion" else model
         made = attribution.attribute(
-            asked.attention, model, model.normalise(shown).to(model.where),
+            asked.attention, embed, model.normalise(shown).to(model.where),
             black=model.normalise(torch.zeros_like(shown[:1])).to(model.where),
             seeds=torch.as_tensor(rows), channels_last=False,
         )  # fmt: skip
