@@ -67,8 +67,14 @@ def read(folder: Path) -> pd.DataFrame:
     return reader(folder)
 
 
+def _found(folder: str) -> Path:
+    """A path as it is, or below the repository (notebooks run in their own folder)."""
+    place = Path(folder).expanduser()
+    return place.absolute() if place.exists() else paths.ROOT / place
+
+
 def _home(folder: str) -> Path:
-    place = Path(folder).expanduser().absolute()
+    place = _found(folder)
     return place.parent if place.is_file() else place
 
 
@@ -88,7 +94,7 @@ def tables(images: str, gallery: str) -> tuple[str, dict, Path, pd.DataFrame]:
         folder = Path(os.path.commonpath([_home(place) for place, _ in parts]))
         read_ = []
         for place, side in parts:
-            found = read(Path(place).expanduser().absolute())
+            found = read(_found(place))
             before = _home(place).relative_to(folder)
             found["path"] = [(before / path).as_posix() for path in found["path"]]
             read_.append(found.drop(columns="split", errors="ignore").assign(side=side))
@@ -96,7 +102,7 @@ def tables(images: str, gallery: str) -> tuple[str, dict, Path, pd.DataFrame]:
         name, options = "folder", {"folder": str(folder)}
     else:
         folder = _home(images)
-        table = read(Path(images).expanduser().absolute()).assign(side="both")
+        table = read(_found(images)).assign(side="both")
         name, options = "folder", {"folder": str(folder)}
     tested = table.get("split", pd.Series("test", table.index)) == "test"
     table["in_search"] = tested if tested.any() else True

@@ -52,31 +52,31 @@ class Given:
     """What the user says of a model's input; what is not said has a default that depends on it.
 
     `size` is the side in pixels (0: not said). `mean` and `std`, one or three numbers, are on the
-    scale 0 to `range` (1, as in torchvision's Normalize, or 255). `bgr`: blue first. `weights`: a
+    scale 0 to `scale` (1, as in torchvision's Normalize, or 255). `bgr`: blue first. `weights`: a
     safetensors file for `timm:<name>`.
     """
 
     size: int = 0
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
-    range: int = 1
+    scale: int = 1
     bgr: bool = False
     weights: str = ""
 
     def normalise(self, default: Normalise) -> Normalise:
         """The user's mean, std and order of colours, on the scale 0 to 255."""
-        if self.range not in (1, 255):
-            raise StudyError(f"range is {self.range}; mean and std are on a scale of 1 or 255.")
+        if self.scale not in (1, 255):
+            raise StudyError(f"scale is {self.scale}; mean and std are on a scale of 1 or 255.")
         parts = []
         for name, own in (("mean", default.mean), ("std", default.std)):
             values = tuple(getattr(self, name))
             if len(values) not in (0, 1, 3):
                 raise StudyError(f"{name} has {len(values)} numbers; give one, or three.")
-            if self.range == 1 and any(abs(value) > 2 for value in values):
+            if self.scale == 1 and any(abs(value) > 2 for value in values):
                 raise StudyError(
-                    f"{name} {values} is off a scale of 0 to 1; for 0 to 255 say range 255."
+                    f"{name} {values} is off a scale of 0 to 1; for 0 to 255 say scale 255."
                 )
-            scaled = tuple(value * 255 / self.range for value in values)
+            scaled = tuple(value * 255 / self.scale for value in values)
             parts.append(scaled * (3 // len(scaled)) if scaled else own)
         if min(parts[1]) <= 0:
             raise StudyError(f"std {self.std} must be above zero.")

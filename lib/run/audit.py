@@ -23,7 +23,7 @@ from pathlib import Path
 
 from lib.core.errors import StudyError
 from lib.core.progress import say
-from lib.experiments.audit import FAST, Asked, audit
+from lib.experiments.audit import FAST, Asked, audit, name_of
 from lib.report import audit_page
 
 HELP = {
@@ -33,7 +33,7 @@ HELP = {
     "size": "side of the input in pixels (0: what the model says, else 224)",
     "mean": "mean of the input, one or three numbers (default: ImageNet's; timm and trunks know)",
     "std": "standard deviation of the input",
-    "range": "scale that mean and std are on: 1 or 255",
+    "scale": "scale that mean and std are on: 1 or 255",
     "bgr": "blue first",
     "weights": "safetensors file for timm:<name>",
     "reference": "model to compare with ('': none)",
@@ -84,12 +84,6 @@ def parser() -> argparse.ArgumentParser:
         help="exit with 1 if a random background costs more than this share of MAP@R (0.3)",
     )  # fmt: skip
     return made
-
-
-def name_of(asked: Asked) -> str:
-    """A name for the page: what was audited, on what."""
-    parts = (Path(asked.model).name, Path(asked.images).expanduser().absolute().name)
-    return "-".join(re.sub(r"[^\w.]+", "-", part).strip("-.") or "images" for part in parts)
 
 
 def main(argv: list[str] | None = None) -> int:

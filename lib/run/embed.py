@@ -29,7 +29,7 @@ from lib.images.crops import TEST_CROP
 from lib.models.foreign import Given
 from lib.run.audit import add_flags
 
-TAKEN = ("model", "images", "gallery", "size", "mean", "std", "range", "bgr", "weights", "masks")
+TAKEN = ("model", "images", "gallery", "size", "mean", "std", "scale", "bgr", "weights", "masks")
 TAKEN += ("backgrounds", "draws", "seed")
 
 

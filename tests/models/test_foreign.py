@@ -168,7 +168,7 @@ def test_mean_std_and_order_of_colours_are_the_users(scripted: Path) -> None:
     given = Given(size=SIDE, mean=(0.1, 0.2, 0.3), std=(0.5,), bgr=True)
     wanted = by_hand(pixels(), np.array([0.1, 0.2, 0.3]) * 255, 127.5, bgr=True)
     np.testing.assert_allclose(load(str(scripted), given).embed(pixels()), wanted, atol=1e-5)
-    caffe = Given(size=SIDE, mean=(104, 117, 128), std=(1,), range=255)
+    caffe = Given(size=SIDE, mean=(104, 117, 128), std=(1,), scale=255)
     wanted = by_hand(pixels(), np.array([104, 117, 128]), 1)
     np.testing.assert_allclose(load(str(scripted), caffe).embed(pixels()), wanted, atol=1e-5)
 
@@ -179,7 +179,7 @@ def test_mean_std_and_order_of_colours_are_the_users(scripted: Path) -> None:
         Given(mean=(104, 117, 128)),
         Given(mean=(0.1, 0.2)),
         Given(std=(0.0,)),
-        Given(range=256),
+        Given(scale=256),
         Given(size=-1),
     ],
 )
