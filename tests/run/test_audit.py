@@ -15,6 +15,7 @@ from lib.run import audit, embed
 from lib.run.parameters import declared_parameters
 from tests.experiments import small_audit
 from tests.experiments.small_audit import catalogue, photographs
+from tests.helpers import run
 
 NOTEBOOK = paths.NOTEBOOKS / "09_audit.ipynb"
 
@@ -76,7 +77,9 @@ def test_every_field_has_a_flag_and_the_notebook_the_same_defaults() -> None:
     assert set(cells) == {*vars(Asked()), "name"}
 
 
-def test_vectors_are_written_with_path_label_and_condition(flags, home: Path, tmp_path) -> None:
+def test_vectors_are_written_with_path_label_and_condition(
+    flags, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = tmp_path / "vectors.parquet"
     names = ["--conditions", "clean,random_background", "--draws", "2", "--out", str(out)]
     assert embed.main([*flags, *names]) == 0
@@ -90,6 +93,9 @@ def test_vectors_are_written_with_path_label_and_condition(flags, home: Path, tm
     assert len(clean) == 24
     drawn = vectors[table["condition"] == "random_background"]
     assert not np.allclose(drawn[:24], drawn[24:])
+    monkeypatch.chdir(tmp_path)
+    alike = run("embed.md")["alike"]
+    np.testing.assert_allclose(alike, vectors[:24] @ vectors[:24].T, atol=1e-6)
 
 
 def test_clean_vectors_need_no_masks_and_take_every_split(flags, home: Path, tmp_path) -> None:
