@@ -1,1 +1,1 @@
-"""Whole experiments that are put together from the rooms below: the bias dose."""
+"""Whole experiments that are put together from the rooms below: the bias dose, the audit."""

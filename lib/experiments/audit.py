@@ -6,9 +6,10 @@ paired by query, their intervals are over classes.
 """
 
 import math
+import re
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from lib.attention import attribution, scores
 from lib.attention.maps import chosen_rows, pictures
+from lib.core import paths
 from lib.core.cache import kept
 from lib.core.code import fingerprint
 from lib.core.errors import StudyError
@@ -62,7 +64,7 @@ class Asked:
         model: a form of lib.models.foreign.KINDS, or study:<study>/<loss>/<arm>/<seed>.
         images: "demo", a folder with a folder for each class, or a labels.csv.
         gallery: a second one, where queries and catalogue are apart.
-        size, mean, std, range, bgr, weights: of the model's input (lib.models.foreign.Given).
+        size, mean, std, scale, bgr, weights: of the model's input (lib.models.foreign.Given).
         reference: a model on the same images to compare with; "" for none.
         masks: key of lib.masks.sources. backgrounds: as in params.yaml, or auto.
         conditions, remedies: keys of their tables. draws: of random backgrounds.
@@ -76,7 +78,7 @@ class Asked:
     size: int = 0
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
-    range: int = 1
+    scale: int = 1
     bgr: bool = False
     weights: str = ""
     reference: str = foreign.DEFAULT
@@ -108,10 +110,19 @@ class Asked:
             raise StudyError("draws and attention_images are 1 or more, limit is 0 or more.")
 
 
+def name_of(asked: Asked) -> str:
+    """A name for the page: what was audited, on what."""
+    parts = (Path(asked.model).name, Path(asked.images).expanduser().absolute().name)
+    return "-".join(re.sub(r"[^\w.]+", "-", part).strip("-.") or "images" for part in parts)
+
+
 def opened(name: str, given: Given) -> Foreign:
     """A model of any form, one trained in a study of this repository among them."""
     if not name.startswith("study:"):
-        return foreign.load(name, given)
+        below = paths.ROOT / name  # notebooks run in their own folder
+        return foreign.load(
+            str(below) if not Path(name).exists() and below.is_file() else name, given
+        )
     parts = name.removeprefix("study:").split("/")
     known = {"/".join([m.loss, m.arm, str(m.seed)]): m for m in models.models_of(parts[0])}
     if len(parts) != 4 or "/".join(parts[1:]) not in known:
@@ -284,6 +295,7 @@ class Audit:
     attention: pd.DataFrame  # a row a who: mean score with interval
     told: list[str]
     minutes: float
+    search: Search
     sheets: dict[str, Any] = field(default_factory=dict)  # small pictures for the page
 
     def level(self, condition: str, sides: str = "both", who: str = "model", remedy: str = NONE):
@@ -305,7 +317,7 @@ class Audit:
         part = self.remedies[self.remedies["applied"] == "both"] if len(self.remedies) else []
         if not len(part):
             return {}
-        found = part.loc[part["shifted"].idxmax()].to_dict()
+        found = part.loc[part["shifted"].astype(float).idxmax()].to_dict()
         low = found["gain_low"] if found["gain_low"] is not None else found["gain"]
         return found if low > 0 else {}
 
@@ -343,9 +355,7 @@ def plain(value: Any) -> Any:
 def audit(asked: Asked) -> Audit:
     """Run an audit; what is done already (data/scratch) is not done again."""
     start = time.monotonic()
-    given = Given(
-        *(getattr(asked, name) for name in ("size", "mean", "std", "range", "bgr", "weights"))
-    )
+    given = Given(**{entry.name: getattr(asked, entry.name) for entry in fields(Given)})
     model = opened(asked.model, given)
     say(f"model: {model.name}, {model.kind}: {model.size} pixels, {model.normalise}")
     for sentence in model.told:
@@ -418,7 +428,7 @@ def _measured(asked: Asked, found: Search, start: float) -> Audit:
     made = Audit(
         asked, {who: model.about() for who, model in found.models.items()}, images, facts, levels,
         helped, lost[["class_name", "n", CLEAN, "shifted", "change"]].reset_index(drop=True),
-        attention, [*found.images.told, *left_out], 0.0,
+        attention, [*found.images.told, *left_out], 0.0, found,
     )  # fmt: skip
     sheets = {"attention": maps, **_sheets(asked, found, rows, made)}
     return replace(made, sheets=sheets, minutes=(time.monotonic() - start) / 60)
@@ -479,7 +489,7 @@ def levels_of(classes: pd.DataFrame) -> pd.DataFrame:
         out.append([who, remedy, condition, sides, value, low, high, *change, *lost])
     measures = ["value", "low", "high", "change", "change_low", "change_high"]
     names = ["who", "remedy", "condition", "sides", *measures, "lost", "lost_low", "lost_high"]
-    table = pd.DataFrame(out, columns=names).astype(dict.fromkeys(names[4:], object))
+    table = pd.DataFrame(out, columns=names, dtype=object)  # None stays None
     order = {name: place for place, name in enumerate(classes["condition"].unique())}
     keys = table["condition"].map(order)
     return (
@@ -524,7 +534,7 @@ def remedy_table(classes: pd.DataFrame) -> pd.DataFrame:
             row = [name, REMEDIES[name].label, applied, ratio(treated, counts)[0]]
             row += [*ratio(treated - clean, counts), ratio(moved, counts)[0]]
             out.append([*row, *ratio(moved - bare, counts), *recovered])
-    return pd.DataFrame(out, columns=columns).astype(dict.fromkeys(columns[3:], object))
+    return pd.DataFrame(out, columns=columns, dtype=object)  # None stays None
 
 
 def mask_facts(images: Images) -> dict[str, Any]:
@@ -571,7 +581,8 @@ def _attention(asked: Asked, found: Search) -> tuple[pd.DataFrame, list[dict[str
         score, defined = score.numpy(), defined.numpy()
         labels = scenes.store.labels[rows]
         mean = statistics.mean_by_class_bootstrap(score[defined], labels[defined])
-        out.append([who, asked.attention, *_ends(mean.mean, mean.high - mean.mean), mean.n])
+        value, low, high = _ends(mean.mean, mean.high - mean.mean)
+        out.append([who, asked.attention, value if mean.n else None, low, high, mean.n])
         if who == "model":
             order = np.argsort(np.where(defined, score, np.inf))
             few = order[: int(defined.sum())]
@@ -589,14 +600,15 @@ def _attention(asked: Asked, found: Search) -> tuple[pd.DataFrame, list[dict[str
                 }
                 for at in few
             ]
-    return pd.DataFrame(out, columns=columns), seen
+    return pd.DataFrame(out, columns=columns, dtype=object), seen
 
 
 @fixed_threads()
 def _maps(asked: Asked, found: Search, model: Foreign, rows: np.ndarray, shown: Tensor) -> Tensor:
     def make() -> dict[str, Tensor]:
+        embed = model.forward_only() if asked.attention == "occlusion" else model
         made = attribution.attribute(
-            asked.attention, model, model.normalise(shown).to(model.where),
+            asked.attention, embed, model.normalise(shown).to(model.where),
             black=model.normalise(torch.zeros_like(shown[:1])).to(model.where),
             seeds=torch.as_tensor(rows), channels_last=False,
         )  # fmt: skip

@@ -21,6 +21,7 @@ from lib.images.scenes import Scenes
 from lib.masks import sources
 
 DEMO = "demo"
+DRAWN = 40  # backgrounds of a pool, where they are drawn
 A_CLASS = 20  # images of a class at most where a limit is set
 SHARED = 2  # spare images are places for so many test images each: as seen, and mirrored
 
@@ -66,8 +67,14 @@ def read(folder: Path) -> pd.DataFrame:
     return reader(folder)
 
 
+def _found(folder: str) -> Path:
+    """A path as it is, or below the repository (notebooks run in their own folder)."""
+    place = Path(folder).expanduser()
+    return place.absolute() if place.exists() else paths.ROOT / place
+
+
 def _home(folder: str) -> Path:
-    place = Path(folder).expanduser().absolute()
+    place = _found(folder)
     return place.parent if place.is_file() else place
 
 
@@ -87,7 +94,7 @@ def tables(images: str, gallery: str) -> tuple[str, dict, Path, pd.DataFrame]:
         folder = Path(os.path.commonpath([_home(place) for place, _ in parts]))
         read_ = []
         for place, side in parts:
-            found = read(Path(place).expanduser().absolute())
+            found = read(_found(place))
             before = _home(place).relative_to(folder)
             found["path"] = [(before / path).as_posix() for path in found["path"]]
             read_.append(found.drop(columns="split", errors="ignore").assign(side=side))
@@ -95,7 +102,7 @@ def tables(images: str, gallery: str) -> tuple[str, dict, Path, pd.DataFrame]:
         name, options = "folder", {"folder": str(folder)}
     else:
         folder = _home(images)
-        table = read(Path(images).expanduser().absolute()).assign(side="both")
+        table = read(_found(images)).assign(side="both")
         name, options = "folder", {"folder": str(folder)}
     tested = table.get("split", pd.Series("test", table.index)) == "test"
     table["in_search"] = tested if tested.any() else True
@@ -143,7 +150,14 @@ def findable(test: pd.DataFrame) -> pd.DataFrame:
 
 
 def prepare(
-    images: str, gallery: str, side: int, limit: int, masks: str, backgrounds: str, seed: int = 0
+    images: str,
+    gallery: str,
+    side: int,
+    limit: int,
+    masks: str,
+    backgrounds: str,
+    seed: int = 0,
+    searched: bool = True,
 ) -> Images:
     """Read, sample, decode and mask; what is done is kept for the next audit of these images.
 
@@ -154,10 +168,14 @@ def prepare(
         limit: images in the search at most, about; 0: all.
         masks: key of lib.masks.sources. backgrounds: as in params.yaml, or "auto": the paper's
             photographs, or drawn ones where those cannot be had.
+        searched: False takes all images, whatever their split, and asks for no classes.
     """
     dataset, options, folder, every = tables(images, gallery)
+    if not searched:
+        every["in_search"] = True
     table = sampled(every, limit, seed)
-    check(table, images)
+    if searched:
+        check(table, images)
     files = [folder / path for path in table["path"]]
     stamps = [(f.stat().st_size, f.stat().st_mtime_ns) if f.exists() else None for f in files]
     request = key_of(
@@ -171,7 +189,8 @@ def prepare(
         store = _fill(study, home, table, files, side)
         facts = {"dataset": dataset, "side": side, "options": options, "note": ""}
         write_json(home / "data.json", facts | {"request": request, "store": store.fingerprint})
-    check(store.index, images)
+    if searched:
+        check(store.index, images)
     told += _losses(table, store.index, every)
     source = _backgrounds(study, backgrounds, side, dataset == "rendered", told)
     say(f"masks by {masks}")
@@ -233,5 +252,5 @@ def _backgrounds(study: str, source: str, side: int, drawn: bool, told: list[str
                 "are plainer than photographs. backgrounds: a folder of yours is better."
             )
     source = "rendered" if source == "auto" else source
-    prepare_backgrounds(study, source, 40 if source == "rendered" else 0, seed=0, side=side)
+    prepare_backgrounds(study, source, DRAWN if source == "rendered" else 0, seed=0, side=side)
     return source

@@ -52,31 +52,31 @@ class Given:
     """What the user says of a model's input; what is not said has a default that depends on it.
 
     `size` is the side in pixels (0: not said). `mean` and `std`, one or three numbers, are on the
-    scale 0 to `range` (1, as in torchvision's Normalize, or 255). `bgr`: blue first. `weights`: a
+    scale 0 to `scale` (1, as in torchvision's Normalize, or 255). `bgr`: blue first. `weights`: a
     safetensors file for `timm:<name>`.
     """
 
     size: int = 0
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
-    range: int = 1
+    scale: int = 1
     bgr: bool = False
     weights: str = ""
 
     def normalise(self, default: Normalise) -> Normalise:
         """The user's mean, std and order of colours, on the scale 0 to 255."""
-        if self.range not in (1, 255):
-            raise StudyError(f"range is {self.range}; mean and std are on a scale of 1 or 255.")
+        if self.scale not in (1, 255):
+            raise StudyError(f"scale is {self.scale}; mean and std are on a scale of 1 or 255.")
         parts = []
         for name, own in (("mean", default.mean), ("std", default.std)):
             values = tuple(getattr(self, name))
             if len(values) not in (0, 1, 3):
                 raise StudyError(f"{name} has {len(values)} numbers; give one, or three.")
-            if self.range == 1 and any(abs(value) > 2 for value in values):
+            if self.scale == 1 and any(abs(value) > 2 for value in values):
                 raise StudyError(
-                    f"{name} {values} is off a scale of 0 to 1; for 0 to 255 say range 255."
+                    f"{name} {values} is off a scale of 0 to 1; for 0 to 255 say scale 255."
                 )
-            scaled = tuple(value * 255 / self.range for value in values)
+            scaled = tuple(value * 255 / self.scale for value in values)
             parts.append(scaled * (3 // len(scaled)) if scaled else own)
         if min(parts[1]) <= 0:
             raise StudyError(f"std {self.std} must be above zero.")
@@ -88,13 +88,15 @@ class Opened:
     """A model as its file gives it: `run` maps normalised images (N, 3, h, w) to what it returns.
 
     `run` is an nn.Module where torch can see into it. `shape` and `batch` are fixed by the file,
-    or None and 0. `forward`: a faster way to embed than `run`, if there is one.
+    or None and 0; `side` is only what it was made for. `forward`: a faster way to embed than
+    `run`, if there is one.
     """
 
     run: Callable[[Tensor], Any]
     normalise: Normalise = IMAGENET
     shape: tuple[int, int] | None = None
     batch: int = 0
+    side: int = SIDE
     told: list[str] = field(default_factory=list)
     forward: Callable[[Tensor], Tensor] | None = None
 
@@ -109,7 +111,7 @@ class Foreign(nn.Module):
         super().__init__()
         self.name, self.kind, self.told = name, kind, list(opened.told)
         self.shape, self.batch = opened.shape, opened.batch
-        self.size = _size(name, opened.shape, given)
+        self.size = _size(name, opened, given)
         self.normalise = given.normalise(opened.normalise)
         self.fast = opened.forward
         seen = isinstance(opened.run, nn.Module)
@@ -227,6 +229,10 @@ class Foreign(nn.Module):
         except Exception:  # graphs that were exported for inference say it in many ways
             return False
 
+    def forward_only(self) -> nn.Module:
+        """The quickest form of the model as a module; no gradient goes through it."""
+        return self if self.fast is None else _Quick(self.fast)
+
     def about(self) -> dict[str, Any]:
         """Facts for a page or a json."""
         return {
@@ -235,14 +241,31 @@ class Foreign(nn.Module):
         }  # fmt: skip
 
 
-def _size(name: str, shape: tuple[int, int] | None, given: Given) -> int:
+class _Quick(nn.Module):
+    """A forward function as a module without weights; a copy of it is the same."""
+
+    def __init__(self, run: Callable[[Tensor], Tensor]):
+        super().__init__()
+        self.run = run
+
+    def __deepcopy__(self, memo: dict) -> "_Quick":
+        """Nothing in it changes."""
+        return self
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Vectors of normalised images."""
+        return self.run(images.detach())
+
+
+def _size(name: str, opened: Opened, given: Given) -> int:
+    shape = opened.shape
     if given.size < 0:
         raise StudyError(f"size is {given.size}; give the side of the input in pixels.")
     if shape and given.size and given.size != max(shape):
         raise StudyError(
             f"{name} takes images of {shape[0]} x {shape[1]} pixels only, not of {given.size}."
         )
-    return given.size or max(shape or (SIDE,))
+    return given.size or max(shape or (opened.side,))
 
 
 def vectors(found: Any, name: str, count: int) -> Tensor:
@@ -297,9 +320,10 @@ def _timm(name: str, given: Given) -> Opened:
         ) from error
     if given.weights:
         _own_weights(model, Path(given.weights), label)
-    return Opened(
-        model, default, (model.pretrained_cfg or {}).get("input_size", (3, SIDE, SIDE))[1:]
-    )
+    facts = model.pretrained_cfg or {}
+    shape = tuple(facts.get("input_size", (3, SIDE, SIDE)))[1:]
+    fixed = shape if facts.get("fixed_input_size") else None
+    return Opened(model, default, fixed, side=max(shape))
 
 
 def _own_weights(model: nn.Module, file: Path, label: str) -> None:

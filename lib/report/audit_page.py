@@ -102,7 +102,11 @@ def _headline(audit: Audit) -> str:
     told = within(low, high)
     if low is None:
         few = audit.images["classes"] < MIN_CLASSES
-        why = f"{audit.images['classes']} classes, {MIN_CLASSES} are needed" if few else "none"
+        why = (
+            f"{audit.images['classes']} classes, {MIN_CLASSES} are needed"
+            if few
+            else "too few differ"
+        )
         told, low, high = f"no interval: {why}", lost, lost
     if low > 0:
         return f"Changing only the background costs {percent(lost)} of MAP@R ({told})"
@@ -246,7 +250,7 @@ def attention_sentence(audit: Audit) -> str:
     """The attention scores in words; '' where they were not measured."""
     parts = []
     for row in audit.attention.to_dict("records"):
-        if row["score"] is None or row["score"] != row["score"]:
+        if row["score"] is None:
             continue
         told = within(row["low"], row["high"], lambda value: f"{value:.2f}".replace("-", "−"))
         score = f"{row['score']:.2f}".replace("-", "−")
@@ -267,7 +271,7 @@ def loss_figure(audit: Audit) -> tuple[plt.Figure, str]:
     """Share of MAP@R lost under every condition with its interval, model and reference."""
     names = [name for name in dict.fromkeys(audit.levels["condition"]) if name != CLEAN]
     who = [name for name in COLOURS if name in audit.about]
-    figure, axis = plt.subplots(figsize=(7.5, 0.55 + 0.38 * len(names) * (0.6 + 0.4 * len(who))))
+    figure, axis = plt.subplots(figsize=(7.5, 1.5 + 0.38 * len(names) * (0.6 + 0.4 * len(who))))
     for place, one in enumerate(who):
         for at, name in enumerate(names):
             level, y = audit.level(name, who=one), at + 0.3 * (place - (len(who) - 1) / 2)

@@ -1,6 +1,6 @@
 """Executing notebooks: parameters, kernel, cleaning of outputs, pages; comparing two runs.
 
-The top of the house: it may use every room."""
+Also the commands audit and embed. The top of the house: it may use every room."""
 
 import sys
 

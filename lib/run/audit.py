@@ -23,7 +23,7 @@ from pathlib import Path
 
 from lib.core.errors import StudyError
 from lib.core.progress import say
-from lib.experiments.audit import FAST, Asked, audit
+from lib.experiments.audit import FAST, Asked, audit, name_of
 from lib.report import audit_page
 
 HELP = {
@@ -33,7 +33,7 @@ HELP = {
     "size": "side of the input in pixels (0: what the model says, else 224)",
     "mean": "mean of the input, one or three numbers (default: ImageNet's; timm and trunks know)",
     "std": "standard deviation of the input",
-    "range": "scale that mean and std are on: 1 or 255",
+    "scale": "scale that mean and std are on: 1 or 255",
     "bgr": "blue first",
     "weights": "safetensors file for timm:<name>",
     "reference": "model to compare with ('': none)",
@@ -56,21 +56,26 @@ def _listed(kind: type):
     return read
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line: a flag for every field of Asked, and where the page goes."""
-    made = argparse.ArgumentParser(prog="python -m lib.run.audit", description=__doc__)
-    made.formatter_class = argparse.RawDescriptionHelpFormatter
-    for entry in fields(Asked):
+def add_flags(parser: argparse.ArgumentParser, names: tuple[str, ...]) -> None:
+    """A flag for each of some fields of Asked."""
+    for entry in (entry for entry in fields(Asked) if entry.name in names):
         flag, default = f"--{entry.name.replace('_', '-')}", entry.default
         if entry.name == "bgr":
-            made.add_argument(flag, action="store_true", help=HELP[entry.name])
+            parser.add_argument(flag, action="store_true", help=HELP[entry.name])
             continue
         kind = type(default)
         if kind is tuple:
             kind = _listed(float if entry.name in ("mean", "std") else str)
         told = ",".join(map(str, default)) if isinstance(default, tuple) else default
-        told = f" (default: {told})" if told not in ("", None) else ""
-        made.add_argument(flag, type=kind, default=default, help=HELP[entry.name] + told)
+        told = f" (default: {told})" if told != "" else ""
+        parser.add_argument(flag, type=kind, default=default, help=HELP[entry.name] + told)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line: a flag for every field of Asked, and where the page goes."""
+    made = argparse.ArgumentParser(prog="python -m lib.run.audit", description=__doc__)
+    made.formatter_class = argparse.RawDescriptionHelpFormatter
+    add_flags(made, tuple(HELP))
     made.add_argument("--fast", action="store_true", help=f"masks by {FAST}")
     made.add_argument("--name", default="", help="of the page (default: model and images)")
     made.add_argument("--out", type=Path, help="folder of the page (default: reports/audit/<name>)")
@@ -79,12 +84,6 @@ def parser() -> argparse.ArgumentParser:
         help="exit with 1 if a random background costs more than this share of MAP@R (0.3)",
     )  # fmt: skip
     return made
-
-
-def name_of(asked: Asked) -> str:
-    """A name for the page: what was audited, on what."""
-    parts = (Path(asked.model).name, Path(asked.images).expanduser().absolute().name)
-    return "-".join(re.sub(r"[^\w.]+", "-", part).strip("-.") or "images" for part in parts)
 
 
 def main(argv: list[str] | None = None) -> int:

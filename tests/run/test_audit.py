@@ -1,0 +1,129 @@
+"""The commands audit and embed: what they write, and their exit status."""
+
+import json
+import shutil
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+
+from lib.core import paths
+from lib.evaluation import remedies
+from lib.experiments.audit import Asked
+from lib.run import audit, embed, kernel
+from lib.run.execute import execute
+from lib.run.parameters import declared_parameters
+from tests.experiments import small_audit
+from tests.experiments.small_audit import catalogue, photographs
+from tests.helpers import run
+
+NOTEBOOK = paths.NOTEBOOKS / "09_audit.ipynb"
+
+
+@pytest.fixture
+def flags(home: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A command line for a tiny catalogue and the model that sees places only."""
+    monkeypatch.setattr(remedies, "predicted", small_audit.predicted)
+    catalogue(home / "shop")
+    backgrounds = photographs(home / "photographs")
+    return [
+        "--model", f"{small_audit.MODULE}:border", "--images", str(home / "shop"), "--size",
+        str(small_audit.SIDE), "--masks", "true", "--backgrounds", str(backgrounds), "--draws", "1",
+    ]  # fmt: skip
+
+
+QUICK = ["--reference", "", "--remedies", "", "--attention", "none"]
+QUICK += ["--conditions", "clean,random_background"]
+
+
+def test_an_audit_writes_its_page_and_says_where(flags, home: Path, capsys) -> None:
+    assert audit.main([*flags, *QUICK, "--name", "mine"]) == 0
+    folder = home / "reports" / "audit" / "mine"
+    assert {file.name for file in folder.iterdir()} == {"index.html", "audit.json"}
+    said = capsys.readouterr().out
+    numbers = json.loads((folder / "audit.json").read_text(encoding="utf-8"))
+    assert said.splitlines()[0] == numbers["sentences"][0] and str(folder) in said
+
+
+@pytest.mark.parametrize(("limit", "status"), [("0.01", 1), ("1", 0), ("1.5", 2)])
+def test_the_exit_status_is_for_machines(flags, limit: str, status: int) -> None:
+    assert audit.main([*flags, *QUICK, "--fail-above", limit]) == status
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["--images", "/no/such/folder"],
+        ["--model", "no-such-model"],
+        ["--conditions", "clean"],
+        ["--remedies", "nothing"],
+        ["--mean", "104,117,128"],
+    ],
+)
+def test_wrong_input_is_told_in_words(flags, wrong: list[str], capsys) -> None:
+    assert audit.main([*flags, *QUICK, *wrong]) == 2
+    told = capsys.readouterr().err
+    assert "Traceback" not in told and len(told.split()) > 5
+
+
+def test_every_field_has_a_flag_and_the_notebook_the_same_defaults() -> None:
+    given = vars(audit.parser().parse_args([]))
+    cells = declared_parameters(nbformat.read(NOTEBOOK, as_version=4))
+    for name, default in vars(Asked()).items():
+        assert given[name] == default, name
+        shown = cells[name].default
+        if name != "masks":  # the notebook takes the fast ones
+            assert (tuple(shown) if isinstance(shown, list) else shown) == default, name
+    assert set(cells) == {*vars(Asked()), "name"}
+
+
+def test_vectors_are_written_with_path_label_and_condition(
+    flags, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "vectors.parquet"
+    names = ["--conditions", "clean,random_background", "--draws", "2", "--out", str(out)]
+    assert embed.main([*flags, *names]) == 0
+    table = pd.read_parquet(out)
+    assert list(table) == ["path", "label", "condition", "draw", "vector"]
+    assert len(table) == 24 * 3 and set(table["condition"]) == {"clean", "random_background"}
+    assert (home / "shop" / table["path"][5]).exists() and table["label"][5] == "class 1"
+    vectors = np.stack(table["vector"])
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    clean = table[table["condition"] == "clean"]
+    assert len(clean) == 24
+    drawn = vectors[table["condition"] == "random_background"]
+    assert not np.allclose(drawn[:24], drawn[24:])
+    monkeypatch.chdir(tmp_path)
+    alike = run("embed.md")["alike"]
+    np.testing.assert_allclose(alike, vectors[:24] @ vectors[:24].T, atol=1e-6)
+
+
+def test_clean_vectors_need_no_masks_and_take_every_split(flags, home: Path, tmp_path) -> None:
+    table = pd.read_csv(home / "shop" / "labels.csv")
+    table["split"] = ["train"] * 8 + ["test"] * 16
+    table.to_csv(home / "shop" / "labels.csv", index=False)
+    out = tmp_path / "vectors.parquet"
+    flags[flags.index("true")] = "no-such-source"
+    assert embed.main([*flags, "--out", str(out)]) == 0
+    assert len(pd.read_parquet(out)) == 24
+    assert embed.main([*flags, "--out", str(tmp_path / "vectors.csv")]) == 2
+
+
+@pytest.mark.slow
+def test_the_notebook_runs(flags, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a kernel of its own, on a copy of the code, so that nothing is written beside ours."""
+    ours, copy = paths.LIB.parent, home / "copy"
+    for name in ("lib", "notebooks"):
+        shutil.copytree(ours / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ours / "params.yaml", copy)
+    monkeypatch.setattr(kernel, "ROOT", copy)
+    monkeypatch.setenv("PYTHONPATH", str(ours))  # for the model, which lies in the tests
+    given = dict(zip([flag.removeprefix("--") for flag in flags[::2]], flags[1::2], strict=True))
+    given |= {"size": int(given["size"]), "draws": 1, "reference": "", "remedies": []}
+    given |= {"attention": "none", "conditions": ["clean", "random_background"], "name": "test"}
+    made = execute(copy / "notebooks" / "09_audit.ipynb", given, home / "out")
+    assert (copy / "reports" / "audit" / "test" / "audit.json").exists()
+    text = made.with_suffix(".html").read_text(encoding="utf-8")
+    assert "Changing only the background costs" in text
