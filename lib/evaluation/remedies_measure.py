@@ -36,7 +36,7 @@ from lib.evaluation.models import Model, described
 from lib.evaluation.remedies import REMEDIES
 from lib.images.conditions import Batch, choose, get
 from lib.images.scenes import Scenes
-from lib.masks import sources
+from lib.masks import rembg_models, sources
 from lib.models.embedding import BATCH
 from lib.retrieval import metrics
 from lib.training import arms as arm_table
@@ -145,10 +145,7 @@ def measure(
         remedies: keys of lib.evaluation.remedies. arms: names of trained arms.
         classes: how many test classes; 0 for all. mask_source: a network of rembg, as u2netp@256.
     """
-    for name in remedies:
-        if name not in REMEDIES:
-            raise StudyError(f"unknown remedy {name!r}; known: {', '.join(REMEDIES)}")
-    planned = embeddings.plan(conditions, 1, 1)
+    planned = check(conditions, remedies, arms, classes, mask_source)
     scenes, models = Scenes(study, sources.mask_source(study), device()), described(study)
     work = Treated(study, scenes, classes, mask_source)
     folder = paths.StudyPaths(study).measured / "remedies"
@@ -180,6 +177,31 @@ def measure(
             "remedies": remedies,
         },
     )  # fmt: skip
+
+
+def check(
+    conditions: list[str], remedies: list[str], arms: list[str], classes: int, mask_source: str
+) -> list[tuple[str, int]]:
+    """The (condition, draw) that are measured; needs no images.
+
+    An arm that a study does not train is simply not there.
+
+    Raises:
+        StudyError: a condition, remedy, arm or network that nobody knows; a negative number.
+    """
+    for name in remedies:
+        if name not in REMEDIES:
+            raise StudyError(f"unknown remedy {name!r}; known: {', '.join(REMEDIES)}")
+    for name in arms:
+        arm_table.get(name)
+    if classes < 0 or classes == 1:
+        raise StudyError(f"classes is {classes} (remedies); wanted: 2 or more, or 0 for all.")
+    if not rembg_models.known(mask_source):
+        raise StudyError(
+            f"mask_source is {mask_source!r} (remedies): masks of shifted images are made by a "
+            "network of rembg, such as u2netp or u2netp@256."
+        )
+    return embeddings.plan(conditions, 1, 1)
 
 
 def _sweep(folder: Path, names: set[str]) -> None:

@@ -26,7 +26,7 @@ def check(study: str) -> Sections:
     from lib.attention import measure as attention
     from lib.core import stage
     from lib.data import datasets, prepare
-    from lib.evaluation import embeddings, mask_robustness
+    from lib.evaluation import embeddings, mask_robustness, remedies_measure
     from lib.evaluation import measure as evaluation
     from lib.masks import quality, sources
     from lib.models import trunks
@@ -35,6 +35,7 @@ def check(study: str) -> Sections:
     steps: dict[str, Callable[..., Any]] = {
         "data": prepare.measure, "masks": quality.measure, "train": training.measure,
         "shift": evaluation.measure, "attention": attention.measure,
+        "remedies": remedies_measure.measure,
     }  # fmt: skip
     made = {part: stage.given(step, part, study) for part, step in steps.items()}
     sections = {part: {k: v for k, v in values.items() if k != "study"}
@@ -54,6 +55,7 @@ def check(study: str) -> Sections:
     for source in mask_robustness.named(masks["source"], shift["mask_variants"]):
         sources.check(source, data["dataset"])
     attention.check(**{k: v for k, v in sections["attention"].items() if k != "seed"})
+    remedies_measure.check(**sections["remedies"])
     return sections
 
 

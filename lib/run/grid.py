@@ -31,7 +31,7 @@ from lib.core.stage import locked
 from lib.run import pieces
 from lib.run.pieces import Piece
 
-STAGES = ("data", "masks", "train", "shift", "attention")
+STAGES = ("data", "masks", "train", "shift", "attention", "remedies")
 TRIES = 3  # of a piece that fails
 AGAIN = 5.0  # seconds until a piece that another client is making is asked for again
 TOLD = 10.0  # seconds between two lines of progress

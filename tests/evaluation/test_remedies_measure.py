@@ -111,18 +111,27 @@ def test_a_treated_search_by_hand(study: str, seen: list) -> None:
 
 
 def test_which_arms_and_classes_are_measured(study: str, seen: list) -> None:
-    remedies_measure.measure(study, CONDITIONS, ["box_crop"], ["base"], 1, "u2netp@160")
+    remedies_measure.measure(study, CONDITIONS, ["box_crop"], ["base"], 2, "u2netp@160")
     facts = read_json(paths.StudyPaths(study).measured / "remedies" / "study.json")
-    assert facts["classes"] == 1 and facts["images"] == 6 and set(facts["usable"]) == {*CONDITIONS}
+    assert facts["classes"] == 2 and facts["images"] == 12 and set(facts["usable"]) == {*CONDITIONS}
     assert set(measured(study, "triplet-bgaugment-0")["remedy"]) == {"none"}
     for name in ("none-untrained-0", "triplet-base-0"):
         assert set(measured(study, name)["remedy"]) == {"none", "box_crop", "box_crop+query"}
     before, count = measured(study, "triplet-base-0"), len(seen)
-    remedies_measure.measure(study, CONDITIONS, ["box_crop"], ["base"], 1, "u2netp@160")
+    remedies_measure.measure(study, CONDITIONS, ["box_crop"], ["base"], 2, "u2netp@160")
     assert len(seen) == count  # nothing is made twice
     pd.testing.assert_frame_equal(before, measured(study, "triplet-base-0"))
 
 
-def test_an_unknown_remedy_is_refused(study: str, seen: list) -> None:
-    with pytest.raises(StudyError, match="unknown remedy 'cutout'.*cut_out"):
-        remedies_measure.measure(study, CONDITIONS, ["cutout"], ["base"], 0, "u2netp@160")
+@pytest.mark.parametrize(
+    "wrong, words",
+    [({"remedies": ["cutout"]}, "unknown remedy 'cutout'.*cut_out"), ({"arms": ["bas"]}, "bas"),
+     ({"classes": 1}, "2 or more"), ({"mask_source": "true"}, "network of rembg"),
+     ({"conditions": ["random_background"]}, "clean")],
+)  # fmt: skip
+def test_what_cannot_be_measured_is_refused(wrong: dict, words: str) -> None:
+    given = {"conditions": CONDITIONS, "remedies": ["cut_out"], "arms": ["base"], "classes": 0,
+             "mask_source": "u2netp@160"}  # fmt: skip
+    assert remedies_measure.check(**given) == [("clean", 0), ("random_background", 0)]
+    with pytest.raises(StudyError, match=words):
+        remedies_measure.check(**given | wrong)
