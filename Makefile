@@ -1,7 +1,7 @@
 # Every verb sets the environment up first where it has to. More words for the tool behind a verb
 # go into ARGS (make test ARGS="-m 'not slow'"); PYTHON names the interpreter to build .venv with.
 .DEFAULT_GOAL := help
-.PHONY: help setup repro dial audit grid stale check-claims test test-faults verify lab report
+.PHONY: help setup repro dial audit grid pages stale check-claims test test-faults verify lab report
 .PHONY: lock clean lint
 
 PYTHON ?=
@@ -35,6 +35,9 @@ grid: $(STAMP) ## measure STUDY=name on many GPUs or machines over Dask (docs/sc
 	@git rev-parse --git-dir >/dev/null 2>&1 || $(ENV) dvc config --local core.no_scm true
 	@$(ENV) python -m lib.run.grid --study "$(STUDY)" $(if $(SCHEDULER),--scheduler "$(SCHEDULER)") \
 	$(if $(CLUSTER),--cluster "$(CLUSTER)") $(if $(WORKERS),--workers $(WORKERS)) $(ARGS)
+
+pages: $(STAMP) ## tell measured studies again from their tables: no photographs, no weights
+	@$(ENV) python -m lib.run.pages $(ARGS)
 
 test: $(STAMP) ## run the tests
 	@$(ENV) OMP_NUM_THREADS=1 python -m pytest -q -n 2 --dist loadfile -m "not long" $(ARGS)
