@@ -8,7 +8,7 @@ whose tables are of an earlier form is named and left as it is.
 
 import sys
 
-from lib.core import paths
+from lib.core import params, paths
 from lib.core.errors import StudyError
 from lib.core.progress import say
 from lib.evaluation import measured
@@ -16,10 +16,7 @@ from lib.report import front_page
 from lib.run import execute
 
 PAGES = ("04_shift", "05_attention", "06_report", "07_remedies")
-FROM = {
-    "05_attention": "attention",
-    "07_remedies": "remedies",
-}  # a part of its own that a page needs
+OF_ITS_OWN = {"05_attention": "attention", "07_remedies": "remedies"}
 
 
 def known() -> list[str]:
@@ -29,9 +26,12 @@ def known() -> list[str]:
 
 
 def pages_of(study: str) -> list[str]:
-    """The pages of which everything is measured."""
-    there = measured.read(study).folder.parent
-    return [name for name in PAGES if (there / FROM.get(name, "evaluation")).is_dir()]
+    """The pages of which everything is measured; a study that is not measured raises."""
+    params.study(study)
+    if not measured.read(study).facts:
+        raise StudyError(f"study {study} has not been measured so far.")
+    there = paths.StudyPaths(study).measured
+    return [name for name in PAGES if (there / OF_ITS_OWN.get(name, "evaluation")).is_dir()]
 
 
 def main(argv: list[str]) -> int:
@@ -41,11 +41,11 @@ def main(argv: list[str]) -> int:
         say("No study has measured tables so far: `make repro` makes those of the demo.")
     for study in studies:
         try:
-            measured.read(study).facts
+            pages = pages_of(study)
         except StudyError as error:
             print(error, file=sys.stderr)
             return 2
-        code = execute.main([*pages_of(study), "--study", study])
+        code = execute.main([*pages, "--study", study])
         if code:
             return code
     return front_page.main()
