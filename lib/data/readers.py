@@ -162,20 +162,20 @@ GROCERY_TURN = ("train", "test", "train", "test", "train", "test", "validation",
 def grocery(root: Path) -> pd.DataFrame:
     """The Grocery Store data set; the authors' split shares classes, this one is class-disjoint.
 
-    A class is called by its folder, `Packages/Juice/God-Morgon-Apple-Juice`: the first part is its
-    kind. Classes are taken in the order of their numbers.
+    A class is called by its kind and its name, `Packages/Arla-Natural-Yoghurt`. Classes are taken
+    in the order of their numbers.
     """
     home, lists = root / "dataset", ("train.txt", "val.txt", "test.txt")
     parts = [pd.read_csv(home / name, names=["path", "label", "coarse"], skipinitialspace=True)
              for name in lists]  # fmt: skip
     table = pd.concat(parts, ignore_index=True).drop(columns="coarse")
-    folders = table["path"].str.split("/").str[1:-1].str.join("/")
-    names = table.assign(class_name=folders).groupby("label")["class_name"]
-    if (names.nunique() > 1).any():
-        label = names.nunique().idxmax()
-        raise StudyError(f"class {label} lies in several folders of {home}. Get the lists again.")
-    names = names.first()
-    number = names.groupby(names.str.partition("/")[0]).cumcount()
+    listed = pd.read_csv(home / "classes.csv").set_index("Class ID (int)")["Class Name (str)"]
+    unknown = sorted(set(table["label"]) - set(listed.index))
+    if unknown:
+        raise StudyError(f"class {unknown[0]} is not in {home / 'classes.csv'}. Get it again.")
+    kind = table["path"].str.split("/").str[1].groupby(table["label"]).first()
+    names = kind + "/" + listed.reindex(kind.index)
+    number = kind.groupby(kind).cumcount()
     split = number.map(lambda at: GROCERY_TURN[at % len(GROCERY_TURN)])
     table = table.assign(path="dataset/" + table["path"], class_name=table["label"].map(names))
     table = table.assign(split=table["label"].map(split)).sort_values("path", ignore_index=True)

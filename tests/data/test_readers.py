@@ -213,9 +213,9 @@ def test_groceries_are_split_by_class_within_every_kind(home: Path) -> None:
         kind = f"Fruit/f{label}" if label < 10 else f"Packages/Juice/p{label}"
         lines += [f"train/{kind}/{label}_{k}.jpg, {label}, 0" for k in range(2)]
     base.mkdir(parents=True)
-    (base / "classes.csv").write_text(
-        "Class Name (str),Class ID (int),Iconic Image Path (str)\nf0,0,/iconic/f0.jpg\n"
-    )
+    rows = [f"{'fp'[label > 9]}{label},{label},/iconic/{label}.jpg" for label in range(19)]
+    head = "Class Name (str),Class ID (int),Iconic Image Path (str)"
+    (base / "classes.csv").write_text("\n".join([head, *rows]) + "\n")
     for name, part in (("train", lines[:20]), ("val", lines[20:21]), ("test", lines[21:])):
         (base / f"{name}.txt").write_text("\n".join(part) + "\n")
     folder = datasets.locate("grocery")[0]
@@ -223,7 +223,8 @@ def test_groceries_are_split_by_class_within_every_kind(home: Path) -> None:
     assert len(table) == 38 and table["path"].str.startswith("dataset/train/").all()
     by_class = table.groupby("class_name")["split"].unique()
     assert (by_class.map(len) == 1).all()
-    order = [by_class[f"Packages/Juice/p{label}"][0] for label in range(10, 18)]
+    order = [by_class[f"Packages/p{label}"][0] for label in range(10, 18)]
     turn = ["train", "test"] * 3 + ["validation", "test"]
     assert order == turn and by_class["Fruit/f8"][0] == "train"
-    assert readers.grocery_catalogue(folder).to_numpy().tolist() == [["dataset/iconic/f0.jpg", 0]]
+    catalogue = readers.grocery_catalogue(folder)
+    assert catalogue.to_numpy().tolist()[18] == ["dataset/iconic/18.jpg", 18]
