@@ -149,7 +149,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("part", nargs="?", choices=("store", "search", "million"))
     parser.add_argument("--images", type=int, default=IMAGES)
-    parser.add_argument("--side", type=int, default=96)
+    parser.add_argument("--side", type=int, default=64)
     parser.add_argument("--queries", type=int, default=QUERIES)
     parser.add_argument("--gallery", type=int, default=MILLION)
     parser.add_argument("--repeats", type=int, default=3)

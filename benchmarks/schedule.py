@@ -3,9 +3,9 @@
     python -m benchmarks.schedule             the tables of docs/scale.md
     python -m benchmarks.schedule --measure   the seconds below, anew on this machine (minutes)
 
-Seconds a piece come from UNITS, measured on two cores. The pieces, what each needs and in which
-order they are handed out are the grid's own. Not measured but assumed, and said so on the page:
-how many epochs a model takes, and what a shared disk delivers.
+Seconds a piece come from UNITS, measured on one core of an AMD EPYC. The pieces, what each needs
+and in which order they are handed out are the grid's own. Not measured but assumed, and said so on
+the page: how many epochs a model takes, what a shared disk delivers, that two cores share a piece.
 """
 
 import argparse
@@ -19,16 +19,17 @@ from lib.core import params
 from lib.run import grid, pieces
 from lib.run.pieces import Piece
 
-# Seconds on two cores of an AMD EPYC, the least of five (`--measure`); masks on one core.
+# Processor seconds of one thread (`--measure`), the least of two runs of five calls each.
 UNITS = {
-    "mask of an image": 1.0,
-    "training step": 1.0,
-    "embedding of an image": 0.01,
-    "map of an image": 1.0,
-    "search, 5,924 images": 1.0,
-    "search, 8,131 images": 1.0,
-    "search, 60,502 images": 1.0,
+    "mask of an image": 1.17,
+    "training step": 2.73,
+    "embedding of an image": 0.0402,
+    "map of an image": 1.71,
+    "search, 5,924 images": 0.51,
+    "search, 8,131 images": 1.01,
+    "search, 60,502 images": 9.8,
 }
+CORES = 2  # of a machine, and assumed to share a piece evenly; a chunk of masks takes one of them
 EPOCHS = (30, 120)  # assumed: a model stops somewhere between, decided by its name
 SHARED = 1e9  # assumed: bytes a second of a shared disk, for all machines together
 SIDE, LONG = 256, 4 / 3
@@ -74,7 +75,7 @@ def epochs(name: str) -> int:
 
 
 def seconds(piece: Piece, data: Data, sections: dict) -> float:
-    """Of a piece on one machine of two cores."""
+    """Of a piece on one core."""
     search = UNITS[f"search, {data.test:,} images"]
     embed, shift, attention = (
         UNITS["embedding of an image"],
@@ -116,7 +117,7 @@ def jobs(study: str, data: Data) -> tuple[list[Job], list[Job]]:
     return tuple(
         [
             Job(f"{study}/{p.id}", p.kind, tuple(f"{study}/{name}" for name in p.after),
-                seconds(p, data, sections), written(p, data))
+                seconds(p, data, sections) / (1 if p.kind == "masks" else CORES), written(p, data))
             for p in part
         ]
         for part in (masks, pieces.of_study(sections))
@@ -156,9 +157,12 @@ def report() -> None:
         parts = [[j for part in found[s] for j in part if j.kind == kind] for s in DATA]
         counts = " + ".join(f"{len(part):,}" for part in parts)
         each = " / ".join(f"{sum(j.seconds for j in p) / len(p):,.0f}" for p in parts)
-        hours = sum(job.seconds for part in parts for job in part) / 3600
+        hours = sum(j.seconds for p in parts for j in p) / 3600 / (CORES if kind == "masks" else 1)
         print(f"| {kind} | {counts} | {each} | {hours:,.1f} |")
-    total = sum(job.seconds for both in found.values() for part in both for job in part)
+    spent = {kind: 0.0 for kind in pieces.KINDS}
+    for job in (job for both in found.values() for part in both for job in part):
+        spent[job.kind] += job.seconds / (CORES if job.kind == "masks" else 1)
+    total = sum(spent.values())
     print(f"\nIn all {total / 3600:,.0f} hours of one machine.\n")
     columns = "machines | masks, h | the rest, h | opening the stores, h | in all, h | speed-up"
     print(f"| {columns} | idle | read from the shared disk | written |")
@@ -168,7 +172,7 @@ def report() -> None:
     store = sum(data.store for data in DATA.values())
     wrote = sum(job.written for job in [*chunks, *rest])
     for workers in (1, 8, 64, 256):
-        first, then = simulate(chunks, workers), simulate(rest, workers)
+        first, then = simulate(chunks, CORES * workers), simulate(rest, workers)
         opening = workers * store / SHARED
         whole = first + then + opening
         print(
@@ -181,20 +185,19 @@ def report() -> None:
 # --- measuring the units --------------------------------------------------------------------------
 
 
-def told(name: str, what: Callable[[], object], per: int = 1, repeats: int = 9) -> None:
-    """Print the least seconds of some calls by the clock and of both threads, halved.
+def told(name: str, what: Callable[[], object], per: int = 1, repeats: int = 5) -> None:
+    """Print the least processor seconds of some calls on one thread; the first is not counted.
 
-    The first call is not counted. The second number is the one to take where other work runs
-    beside: the clock then counts the waiting too.
+    Not the clock's: that counts waiting too, where other work runs beside. Two threads that wait
+    for each other would turn in a loop meanwhile, so there is one.
     """
     what()
-    clock, cores = [], []
+    spent = []
     for _ in range(repeats):
-        start = time.perf_counter(), time.process_time()
+        start = time.process_time()
         what()
-        clock.append(time.perf_counter() - start[0])
-        cores.append((time.process_time() - start[1]) / 2)
-    print(f"{name}: {min(clock) / per:.4f} by the clock, {min(cores) / per:.4f}", flush=True)
+        spent.append((time.process_time() - start) / per)
+    print(f"{name}: {min(spent):.4f}", flush=True)
 
 
 def measure() -> None:
@@ -205,7 +208,7 @@ def measure() -> None:
 
     from benchmarks.scale_sop import TEST_CLASSES, embeddings
     from lib.attention import attribution
-    from lib.core.hardware import autocast, fixed_threads
+    from lib.core.hardware import autocast
     from lib.masks import rembg_models
     from lib.models.embedder import Embedder
     from lib.models.embedding import forward_of
@@ -229,22 +232,22 @@ def measure() -> None:
         criterion(made, labels).backward()
         optimiser.step()
 
-    with fixed_threads():
-        told("training step", step)
-        forward = forward_of(model)
-        told("embedding of an image", lambda: forward(images), 32)
+    torch.set_num_threads(1)
+    told("training step", step)
+    forward = forward_of(model)
+    told("embedding of an image", lambda: forward(images), 32)
 
-        def maps() -> None:
-            attribution.attribute(
-                "smoothgrad", model, images[:1], black=torch.zeros_like(images[:1]),
-                target="distance_to_black", reference=None, seeds=torch.tensor([0]), batch=25,
-                copies=25, noise=0.15, precision="bf16",
-            )  # fmt: skip
+    def maps() -> None:
+        attribution.attribute(
+            "smoothgrad", model, images[:1], black=torch.zeros_like(images[:1]),
+            target="distance_to_black", reference=None, seeds=torch.tensor([0]), batch=25,
+            copies=25, noise=0.15, precision="bf16",
+        )  # fmt: skip
 
-        told("map of an image", maps)
-        for count in (data.test for data in DATA.values()):
-            made, own = embeddings(count, TEST_CLASSES if count > 50_000 else 100)
-            told(f"search, {count:,} images", lambda m=made, o=own: evaluate(m, o), repeats=3)
+    told("map of an image", maps)
+    for count in (data.test for data in DATA.values()):
+        made, own = embeddings(count, TEST_CLASSES if count > 50_000 else 100)
+        told(f"search, {count:,} images", lambda m=made, o=own: evaluate(m, o), repeats=2)
     noise = np.random.default_rng(0).integers(0, 255, (400, 500, 3), np.uint8)
     picture = Image.fromarray(noise)
     for name in ("u2netp", "u2net"):
@@ -254,7 +257,7 @@ def measure() -> None:
             print(f"mask of an image ({name}): {error}")
             continue
         told(
-            f"mask of an image, {name}, one thread (halved: double it)",
+            f"mask of an image, {name}",
             lambda name=name: rembg_models.predict(name, picture),
         )
 
