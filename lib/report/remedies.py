@@ -98,41 +98,53 @@ def _at(table: pd.DataFrame, arm: str, remedy: str, where: tuple[str, str]) -> p
 
 
 def needs(arm: str, remedy: str) -> tuple[str, str, str]:
-    """What a row needs: masks in training, work at inference, passes an image in training."""
-    plain = arm in ("base", arms.UNTRAINED)
-    trained = "–" if plain else "masks of the training images"
-    bare = remedy.removesuffix(ON_QUERY)
-    where = "the query" if bare != remedy else "query and gallery"
-    inference = "–" if remedy == NONE else f"a mask of {where}"
+    """Masks in training, masks at search time, passes an image in training."""
+    trained = "–" if arm in ("base", arms.UNTRAINED) else "yes"
+    inference = "query" if remedy.endswith(ON_QUERY) else "query and gallery"
+    inference = "–" if remedy == NONE else inference
     return trained, inference, "0" if arm == arms.UNTRAINED else PASSES.get(arm, "3")
 
 
-def main_table(table: pd.DataFrame, reference: str, looked: pd.Series) -> pd.DataFrame:
-    """One row a remedy: MAP@R in percent, gain in points on random backgrounds, what it needs.
+def level_table(table: pd.DataFrame) -> pd.DataFrame:
+    """MAP@R in percent with joint intervals: a row a remedy, a column a kind of images."""
+    level, out = levels(table), {}
+    for arm, remedy in _told(table):
+        row = {}
+        for name, where in COLUMNS.items():
+            if remedy.endswith(ON_QUERY) and where == CLEAN:
+                where = ("clean", "query")
+            found = _at(level, arm, remedy, where)
+            row[f"{name} ↑"] = "–" if found is None else told(found)
+        out[name_of(arm, remedy)] = row
+    found = pd.DataFrame.from_dict(out, orient="index")
+    return found.loc[:, (found != "–").any()]
+
+
+def cost_table(table: pd.DataFrame, reference: str, looked: pd.Series) -> pd.DataFrame:
+    """Gain in points under random backgrounds, and what it needs: a row a remedy.
 
     Args:
         looked: attention score of each arm; {} where it was not measured.
     """
-    level, gain, out = levels(table), gains(table, reference), {}
-    for arm, remedy in rows_of(table):
-        if arm == arms.UNTRAINED and remedy != NONE:
-            continue  # in remedies.csv and in the figure
-        row = {}
-        for name, where in COLUMNS.items():
-            found = _at(level, arm, remedy, where)
-            if found is None and remedy.endswith(ON_QUERY) and where == CLEAN:
-                found = _at(level, arm, remedy, ("clean", "query"))
-            row[f"{name} ↑"] = "–" if found is None else told(found)
+    gain, out = gains(table, reference), {}
+    for arm, remedy in _told(table):
         where = ("random_background", "query" if remedy.endswith(ON_QUERY) else "both")
         found = _at(gain, arm, remedy, where)
-        row["gain, random ↑"] = "–" if found is None else told(found)
         trained, inference, passes = needs(arm, remedy)
-        row |= {"training needs": trained, "search needs": inference, "passes": passes}
         score = looked.get(arm) if remedy == NONE else None
-        row["attention score ↑"] = "–" if score is None else f"{score:.2f}"
-        out[name_of(arm, remedy)] = row
+        out[name_of(arm, remedy)] = {
+            "gain ↑": "–" if found is None else told(found), "masks in training": trained,
+            "masks at search time": inference, "passes": passes,
+            "attention score ↑": "–" if score is None else f"{score:.2f}",
+        }  # fmt: skip
     found = pd.DataFrame.from_dict(out, orient="index")
     return found.loc[:, (found != "–").any()]
+
+
+def _told(table: pd.DataFrame) -> list[tuple[str, str]]:
+    """The rows of the tables: the untrained trunk's remedies are in the figure and the csv."""
+    rows = rows_of(table)
+    return [(arm, remedy) for arm, remedy in rows if arm != arms.UNTRAINED or remedy == NONE]
 
 
 def front(level: pd.DataFrame) -> pd.DataFrame:

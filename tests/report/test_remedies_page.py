@@ -50,8 +50,9 @@ def test_the_page_has_no_holes(names, tried, seeds) -> None:
     m = write("tiny", names, tried, seeds)
     shown, _ = tiny.tell("07_remedies", study="tiny")
     assert ">nan<" not in shown and "[nan" not in shown
-    table = remedies.main_table(remedies.read(m), "base", {})
-    assert len(table) == 1 + len(names) + 2 * len(tried)
+    table = remedies.read(m)
+    for made in (remedies.level_table(table), remedies.cost_table(table, "base", {})):
+        assert len(made) == 1 + len(names) + 2 * len(tried)
 
 
 def test_levels_and_gains_are_means_over_models() -> None:
