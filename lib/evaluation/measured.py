@@ -145,7 +145,9 @@ class Measured:
     def learning(self) -> pd.DataFrame:
         """Did it learn: a row a model (lib.evaluation.learning.gain)."""
         names = self.models[1:]
-        return pd.DataFrame([read_json(self._there(f"learning/{name}.json")) for name in names])
+        rows = [read_json(self._there(f"learning/{name}.json")) for name in names]
+        numbers = ["untrained", "kept", "gain", "low", "high"]
+        return pd.DataFrame(rows).astype(dict.fromkeys(numbers, float))
 
     def tiles(self, name: str) -> tuple[list[np.ndarray], pd.DataFrame]:
         """A sheet of small pictures and its table."""
