@@ -27,6 +27,8 @@ from lib.report.shift_tables import (
 from lib.report.style import label
 from lib.training import arms
 
+LITTLE, MOST = 0.10, 0.90  # of the image marked as object, of the masks usable: below, a warning
+
 
 def cost_table(classes: pd.DataFrame) -> pd.DataFrame:
     """MAP@R clean and under a random background, points lost and their share: a row an arm."""
@@ -128,6 +130,46 @@ def not_trained(learning: pd.DataFrame) -> str:
     return ", ".join(rows) or "none"
 
 
+def masks_note(file: Path, dataset: str) -> tuple[str, str]:
+    """How many test masks are usable and how much they cover, and a warning ("": none), in words.
+
+    What a mask misses of an object counts as background: where it marks little, a drop is partly
+    one of objects replaced.
+
+    Args:
+        file: masks.csv of page 02.
+    """
+    if not file.exists():
+        return "", ""
+    table = pd.read_csv(file)
+    keep = (table["dataset"] == dataset) & (table["split"] == "test") & (table["source"] == "used")
+    known = table[keep].set_index("metric")["value"]
+    if "area_mean" not in known:
+        return "", ""
+    usable, area = 1 - known["empty_share"] - known["full_share"], known["area_mean"]
+    told = (
+        f"Masks: {usable:.0%} of the test images have a usable one; on average they mark "
+        f"{area:.0%} of the image as object."
+    )
+    if area >= LITTLE and usable >= MOST:
+        return told, ""
+    return told, (
+        f"The masks find little (usable: {usable:.0%}, marked as object: {area:.0%} of the image): "
+        "what they miss of an object is replaced with the background, so that a loss here may be "
+        "one of objects. Look at page 02 before believing it."
+    )
+
+
+def few_classes(classes: int) -> str:
+    """Why there are no intervals, where there are none; "" where there are enough classes."""
+    if classes >= statistics.MIN_CLASSES:
+        return ""
+    return (
+        f"No intervals: the test has {classes} classes, and an interval over classes needs at "
+        f"least {statistics.MIN_CLASSES}."
+    )
+
+
 # ----------------------------------------------------------------------------- attention
 
 
@@ -208,8 +250,10 @@ def front_page_entry(
         for arm in arms_of(table)
     }
     looked = scores.groupby("arm", sort=False)["value"].mean() if len(scores) else pd.Series()
+    notes = m.facts["note"], *masks_note(folder / "masks.csv", m.facts["dataset"])[1:]
+    notes = *notes, few_classes(len(m.labels))
     return {
-        "study": m.study, "dataset": m.facts["dataset"], "note": m.facts["note"],
+        "study": m.study, "dataset": m.facts["dataset"], "note": " ".join(filter(None, notes)),
         "finding": finding, "map_at_r_percent": found, "models": model_rows(m.classes),
         "share_lost": percent_lost(table).round(4).to_dict(), "gains": gains(m.classes),
         "attention_score": looked.round(4).to_dict(), "queries": int(table["n"].max()),
