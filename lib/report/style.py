@@ -183,7 +183,9 @@ def rounded(value: float, digits: int = 1, sign: str = "") -> str:
     """`value` with so many digits, one more where it would read as zero and is not.
 
     So the reader sees on which side of zero the end of an interval lies. `sign` "+" writes the
-    sign of positive numbers, too.
+    sign of positive numbers, too. A number that is not known is a dash.
     """
+    if np.isnan(value):
+        return "–"
     digits += round(value, digits) == 0 and round(value, digits + 1) != 0
     return f"{round(value, digits) + 0.0:{sign}.{digits}f}"  # + 0.0: no -0.0

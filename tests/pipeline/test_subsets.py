@@ -41,6 +41,7 @@ RECIPE = {
     "lr_trunk": 1e-4, "lr_head": 1e-3, "lr_loss": 1e-2, "weight_decay": 1e-4, "batch": 8,
     "iterations": 2, "epochs": 1, "patience": 1, "precision": "f32",
 }  # fmt: skip
+HOLE = r".{0,80}(\bnan\b|\bNaN\b|-0\.0\b(?!\d)).{0,80}"
 ENOUGH = ["train"] * 2 + ["validation"] * 5 + ["test"] * 5
 FEW = ["train"] * 2 + ["validation"] * 2 + ["test"] * 2
 
@@ -82,12 +83,12 @@ def check(monkeypatch, splits: list[str], train: dict, shift: dict, look: dict) 
     pretend(monkeypatch, **train)
     evaluation.measure(study, **shift)
     attention.measure(study, **look)
-    shown = {}
+    shown, holes = {}, []
     for name in ("03_train", "04_shift", "05_attention", "06_report"):
         given = {**train, **RECIPE} if name == "03_train" else {}
         shown[name], _ = tiny.tell(name, study=study, **given)
-        hole = re.search(r".{0,60}(\bnan\b|\bNaN\b|-0\.0\b(?!\d)).{0,60}", shown[name], re.S)
-        assert not hole, f"{name}: {hole[0]}"
+        holes += [f"{name}: {x[0]}" for x in re.finditer(HOLE, shown[name], re.S)]
+    assert not holes, "\n".join(holes)
     reports = paths.StudyPaths(study).reports
     for file in [*reports.rglob("*.json"), paths.REPORTS / "summaries" / f"{study}.json"]:
         assert not re.search(r"\b(NaN|Infinity)\b", file.read_text()), file
