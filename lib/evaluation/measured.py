@@ -134,7 +134,8 @@ class Measured:
     @cached_property
     def labels(self) -> pd.DataFrame:
         """The test classes: label, class_name, images, uniformity of their backgrounds."""
-        return pd.read_csv(self._there("labels.csv"))
+        text = {"dtype": {"class_name": str}, "na_values": {"uniformity": [""]}}
+        return pd.read_csv(self._there("labels.csv"), keep_default_na=False, **text)  # a class NA
 
     @cached_property
     def training(self) -> pd.DataFrame:

@@ -23,7 +23,7 @@ from lib.data import datasets
 from lib.data.decode import fault
 from lib.data.mirror import bring
 from lib.data.prepare import about, original_files
-from lib.data.store import Store, sizes_of, write_store
+from lib.data.store import TEXT, Store, sizes_of, write_store
 from lib.masks import rembg_models
 from lib.masks.transforms import TRANSFORMS
 
@@ -269,7 +269,7 @@ def load_masks(study: str, source: str) -> tuple[Store, pd.DataFrame]:
     if facts.get("masks") != made.fingerprint:
         raise StudyError(f"{folder} was written only in part. Run 02_masks again.")
     sealed([folder / "areas.csv"], facts.get("areas", ""), "Run 02_masks again.")
-    return made, pd.read_csv(folder / "areas.csv")
+    return made, pd.read_csv(folder / "areas.csv", dtype=TEXT, keep_default_na=False)
 
 
 def mask_source(study: str) -> str:

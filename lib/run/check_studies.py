@@ -114,7 +114,7 @@ def expected(study: str, sections: Sections) -> str:
         f"{study}: {len(table):,} images of {table['label'].nunique()} classes, {several} models "
         f"(losses x arms x seeds): up to {sum(found.values()) + 2:.0f} minutes on two cores "
         f"(minutes: {parts}). It goes on where it was stopped. To know in minutes what the "
-        "background does to a model that is trained already: make audit (docs/audit.md)."
+        "background does to a model that is trained already: make audit."
     )
 
 
