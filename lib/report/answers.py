@@ -17,6 +17,7 @@ from lib.report.shift_tables import (
     PAPER,
     arms_of,
     contrasts_of,
+    few_classes,
     joint_levels,
     label_of,
     means,
@@ -157,16 +158,6 @@ def masks_note(file: Path, dataset: str) -> tuple[str, str]:
         f"The masks find little (usable: {usable:.0%}, marked as object: {area:.0%} of the image): "
         "what they miss of an object is replaced with the background, so that a loss here may be "
         "one of objects. Look at page 02 before believing it."
-    )
-
-
-def few_classes(classes: int) -> str:
-    """Why there are no intervals, where there are none; "" where there are enough classes."""
-    if classes >= statistics.MIN_CLASSES:
-        return ""
-    return (
-        f"No intervals: the test has {classes} classes, and an interval over classes needs at "
-        f"least {statistics.MIN_CLASSES}."
     )
 
 

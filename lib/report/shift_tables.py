@@ -121,6 +121,16 @@ def _shown(value: float | str, form: str) -> str:
     return re.sub(r"^-(?=0\.?0*(\D|$))", "", form.format(value))
 
 
+def few_classes(classes: int) -> str:
+    """Why there are no intervals, where there are none; "" where there are enough classes."""
+    if classes >= statistics.MIN_CLASSES:
+        return ""
+    return (
+        f"No intervals: the test has {classes} classes, and an interval over classes needs at "
+        f"least {statistics.MIN_CLASSES}."
+    )
+
+
 def percent_lost(table: pd.DataFrame) -> pd.Series:
     """Share of MAP@R that each arm loses under a random background (both sides), by means."""
     mean = means(_map_at_r(table), ["arm", "condition"]).pivot(index="arm", columns="condition")

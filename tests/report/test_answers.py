@@ -8,7 +8,7 @@ import pytest
 
 from lib.core import paths
 from lib.evaluation import effects
-from lib.report import answers, style
+from lib.report import answers, shift_tables, style
 from lib.training import arms
 from tests.report import tiny
 
@@ -101,4 +101,4 @@ def test_masks_that_find_little_are_a_warning(tmp_path) -> None:
 
 
 def test_few_classes_are_said() -> None:
-    assert answers.few_classes(5) == "" and "4 classes" in answers.few_classes(4)
+    assert shift_tables.few_classes(5) == "" and "4 classes" in shift_tables.few_classes(4)
