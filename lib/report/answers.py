@@ -23,6 +23,7 @@ from lib.report.shift_tables import (
     means,
     pair_label,
     percent_lost,
+    shown_as,
     told,
 )  # fmt: skip
 from lib.report.style import label
@@ -38,9 +39,10 @@ def cost_table(classes: pd.DataFrame) -> pd.DataFrame:
     rows = {}
     for row in lost.to_dict("records"):
         clean, moved = (100 * level.loc[(row["arm"], kind), "value"] for kind in PAPER)
+        share = 1 - moved / clean if clean else np.nan
         rows[label(row["arm"])] = {
             "clean, % ↑": clean, "random background, % ↑": moved, "points lost ↓": told(row, -100),
-            "share lost ↓": f"{1 - moved / clean:.0%}", "models": row["models"],
+            "share lost ↓": shown_as(share, "{:.0%}"), "models": row["models"],
         }  # fmt: skip
     return pd.DataFrame.from_dict(rows, orient="index")
 

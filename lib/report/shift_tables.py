@@ -110,11 +110,11 @@ def told(row, scale: float = 100, digits: int = 1) -> str:
 
 def per_arm(values: pd.Series, form: str) -> str:
     """`base 56 %, BGAugment 34 %` of a series indexed by arm (or contrast)."""
-    words = (f"{pair_label(name)} {_shown(value, form)}" for name, value in values.items())
+    words = (f"{pair_label(name)} {shown_as(value, form)}" for name, value in values.items())
     return ", ".join(words).replace(" %", "%").replace("%", " %")
 
 
-def _shown(value: float | str, form: str) -> str:
+def shown_as(value: float | str, form: str) -> str:
     """A value in a form; a dash where it is not known, and no minus before a zero."""
     if isinstance(value, float) and np.isnan(value):
         return "–"
