@@ -132,7 +132,7 @@ def cars_by_class(root: Path) -> pd.DataFrame:
     label = {name.replace("/", "-"): number for number, name in enumerate(names)}
     rows = []
     for file in sorted(home.glob("*/*/*")):
-        if file.suffix.lower() not in PICTURES:
+        if file.suffix.lower() not in PICTURES or own.hidden(file.name):
             continue
         if file.parent.name not in label:
             raise StudyError(f"{file.parent} is no class that {lists[0]} names.")

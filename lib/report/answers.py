@@ -17,10 +17,16 @@ from lib.report.shift_tables import (
     PAPER,
     arms_of,
     contrasts_of,
+<<<<<<< HEAD
+=======
+    few_classes,
+    joint_levels,
+>>>>>>> dfdec1a2733701026504c131d4855f30cd474a41
     label_of,
     means,
     pair_label,
     percent_lost,
+    shown_as,
     told,
 )  # fmt: skip
 from lib.report.style import label
@@ -36,9 +42,10 @@ def cost_table(classes: pd.DataFrame) -> pd.DataFrame:
     rows = {}
     for row in lost.to_dict("records"):
         clean, moved = (100 * level.loc[(row["arm"], kind), "value"] for kind in PAPER)
+        share = 1 - moved / clean if clean else np.nan
         rows[label(row["arm"])] = {
             "clean, % ↑": clean, "random background, % ↑": moved, "points lost ↓": told(row, -100),
-            "share lost ↓": f"{1 - moved / clean:.0%}", "models": row["models"],
+            "share lost ↓": shown_as(share, "{:.0%}"), "models": row["models"],
         }  # fmt: skip
     return pd.DataFrame.from_dict(rows, orient="index")
 
@@ -159,6 +166,7 @@ def masks_note(file: Path, dataset: str) -> tuple[str, str]:
     )
 
 
+<<<<<<< HEAD
 def few_classes(classes: int) -> str:
     """Why there are no intervals, where there are none; "" where there are enough classes."""
     if classes >= statistics.MIN_CLASSES:
@@ -169,6 +177,8 @@ def few_classes(classes: int) -> str:
     )
 
 
+=======
+>>>>>>> dfdec1a2733701026504c131d4855f30cd474a41
 # ----------------------------------------------------------------------------- attention
 
 

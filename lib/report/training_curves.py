@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 
 from lib.images.scenes import Scenes
 from lib.report.shift_figures import Shown
-from lib.report.shift_tables import arms_of, label_of
+from lib.report.shift_tables import arms_of, label_of, per_arm
 from lib.report.style import COLOURS, colour, contact_sheet, headline, label, legend, marker, plt
 from lib.training import arms, losses
 from lib.training import sampling as sampling_
@@ -58,7 +58,7 @@ def loss_table(scenes: Scenes, names: list[str], dataset: str, batch: int) -> pd
 def curves(history: pd.DataFrame, learning: pd.DataFrame) -> Shown:
     """Loss and validation MAP@R over epochs: a row a loss, all arms and seeds; kept: ringed."""
     mean = learning.groupby("arm", sort=False)["gain"].mean()
-    words = ", ".join(f"{label(arm)} {100 * value:+.1f}" for arm, value in mean.items())
+    words = per_arm(100 * mean, "{:+.1f}")
     title = f"Validation MAP@R gained over the untrained trunk, points: {words}"
     names = list(history["loss"].unique())
     size = (11, 2.4 * len(names) + 1.3)

@@ -8,7 +8,7 @@ import pytest
 
 from lib.core import paths
 from lib.evaluation import effects
-from lib.report import answers, style
+from lib.report import answers, shift_tables, style
 from lib.training import arms
 from tests.report import tiny
 
@@ -100,4 +100,8 @@ def test_masks_that_find_little_are_a_warning(tmp_path) -> None:
 
 
 def test_few_classes_are_said() -> None:
+<<<<<<< HEAD
     assert answers.few_classes(5) == "" and "4 classes" in answers.few_classes(4)
+=======
+    assert shift_tables.few_classes(5) == "" and "4 classes" in shift_tables.few_classes(4)
+>>>>>>> dfdec1a2733701026504c131d4855f30cd474a41
