@@ -52,6 +52,7 @@ QUERY = "query"  # side; and, after a remedy's name, that only queries are treat
 CHUNK = 512  # images kept in one file: what a killed run loses at most
 FEW = 0.8  # share of usable masks below which the verdict is in doubt
 SMALL = 0.12  # masks below this share of the image often miss objects
+LARGE = 0.7  # masks above this share of the image leave little background to change
 NEAREST = 5
 FAST = "u2netp@160"
 
@@ -313,13 +314,14 @@ class Audit:
 
     @property
     def best(self) -> dict[str, Any]:
-        """The remedy (on both sides) with the highest MAP@R on shifted images; {} if none helps."""
-        part = self.remedies[self.remedies["applied"] == "both"] if len(self.remedies) else []
-        if not len(part):
-            return {}
-        found = part.loc[part["shifted"].astype(float).idxmax()].to_dict()
-        low = found["gain_low"] if found["gain_low"] is not None else found["gain"]
-        return found if low > 0 else {}
+        """The remedy (both sides) with the highest MAP@R on shifted images, of those that help.
+
+        That is: whose interval of the gain lies above zero. {} if none does.
+        """
+        rows = self.remedies[self.remedies["applied"] == "both"].to_dict("records")
+        ends = [row["gain"] if row["gain_low"] is None else row["gain_low"] for row in rows]
+        helpful = [row for row, low in zip(rows, ends, strict=True) if low > 0]
+        return max(helpful, key=lambda row: row["shifted"], default={})
 
     def numbers(self) -> dict[str, Any]:
         """Everything for audit.json."""
@@ -543,6 +545,7 @@ def mask_facts(images: Images) -> dict[str, Any]:
     areas = np.array([pixels.image(row).mean() / 255 for row in images.rows])
     share, known = float(usable.mean()), areas[usable]
     small = float((known < SMALL).mean()) if len(known) else 0.0
+    large = float((known > LARGE).mean()) if len(known) else 0.0
     warnings = []
     if share < FEW:
         warnings.append(
@@ -555,10 +558,15 @@ def mask_facts(images: Images) -> dict[str, Any]:
             "are larger, or there are several in an image (a crate of fruit), parts of them were "
             "replaced as if they were background, and the effect is overstated. Look at the masks."
         )
+    if large > 0.5:
+        warnings.append(
+            f"{large:.0%} of the masks cover more than {LARGE:.0%} of their image: little background "
+            "is left to change, so the effect is a lower bound."
+        )
     middle = float(np.median(known)) if len(known) else None
     return {
         "source": images.mask_source, "usable": share, "median_area": middle,
-        "small": small, "warnings": warnings,
+        "small": small, "large": large, "warnings": warnings,
     }  # fmt: skip
 
 
