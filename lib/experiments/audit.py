@@ -549,19 +549,20 @@ def mask_facts(images: Images) -> dict[str, Any]:
     warnings = []
     if share < FEW:
         warnings.append(
-            f"Only {share:.0%} of the masks show an object; the other images kept their background "
-            "in every condition, so the true effect is probably larger."
+            f"Only {100 * share:.0f} % of the masks show an object; the other images kept their "
+            "background in every condition, so the true effect is probably larger."
         )
     if small > 0.5:
         warnings.append(
-            f"{small:.0%} of the masks cover less than {SMALL:.0%} of their image. If the objects "
-            "are larger, or there are several in an image (a crate of fruit), parts of them were "
-            "replaced as if they were background, and the effect is overstated. Look at the masks."
+            f"{100 * small:.0f} % of the masks cover less than {100 * SMALL:.0f} % of their image. "
+            "If the objects are larger, or there are several in an image (a crate of fruit), parts "
+            "of them were replaced as if they were background, and the effect is overstated. Look "
+            "at the masks."
         )
     if large > 0.5:
         warnings.append(
-            f"{large:.0%} of the masks cover more than {LARGE:.0%} of their image: little background "
-            "is left to change, so the effect is a lower bound."
+            f"{100 * large:.0f} % of the masks cover more than {100 * LARGE:.0f} % of their image: "
+            "little background is left to change, so the effect is a lower bound."
         )
     middle = float(np.median(known)) if len(known) else None
     return {

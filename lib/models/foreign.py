@@ -88,8 +88,8 @@ class Opened:
     """A model as its file gives it: `run` maps normalised images (N, 3, h, w) to what it returns.
 
     `run` is an nn.Module where torch can see into it. `shape` and `batch` are fixed by the file,
-    or None and 0; `side` is only what it was made for. `forward`: a faster way to embed than
-    `run`, if there is one.
+    or None and 0; `side` is only what it was made for; `known`: so are mean, std and colours.
+    `forward`: a faster way to embed than `run`, if there is one.
     """
 
     run: Callable[[Tensor], Any]
@@ -97,6 +97,7 @@ class Opened:
     shape: tuple[int, int] | None = None
     batch: int = 0
     side: int = SIDE
+    known: bool = False
     told: list[str] = field(default_factory=list)
     forward: Callable[[Tensor], Tensor] | None = None
 
@@ -109,7 +110,7 @@ class Foreign(nn.Module):
 
     def __init__(self, name: str, kind: str, opened: Opened, given: Given):
         super().__init__()
-        self.name, self.kind, self.told = name, kind, list(opened.told)
+        self.name, self.kind, self.told = name, kind, [*opened.told, *_assumed(opened, given)]
         self.shape, self.batch = opened.shape, opened.batch
         self.size = _size(name, opened, given)
         self.normalise = given.normalise(opened.normalise)
@@ -257,6 +258,19 @@ class _Quick(nn.Module):
         return self.run(images.detach())
 
 
+def _assumed(opened: Opened, given: Given) -> list[str]:
+    """What nobody said of a model's input and is taken for granted, in a sentence."""
+    if opened.known:
+        return []
+    told = {
+        "ImageNet's mean and standard deviation": not (given.mean or given.std),
+        "red first": not given.bgr,
+        f"{opened.side} pixels": not (given.size or opened.shape),
+    }
+    words = ", ".join(word for word, assumed in told.items() if assumed)
+    return [f"Assumed of its input: {words} (mean, std, bgr and size say otherwise)."] * bool(words)
+
+
 def _size(name: str, opened: Opened, given: Given) -> int:
     shape = opened.shape
     if given.size < 0:
@@ -295,12 +309,13 @@ def vectors(found: Any, name: str, count: int) -> Tensor:
 def _trunk(name: str, given: Given) -> Opened:
     model = Embedder(name, 0).eval()
     forward = embedding.forward_of(model.to(device()))
-    return Opened(model, model.normalise, forward=forward)
+    return Opened(model, model.normalise, known=True, forward=forward)
 
 
 def own(model: Embedder, size: int, name: str) -> Foreign:
     """An embedder of the study, trained or not, in the same form."""
-    opened = Opened(model.eval(), model.normalise, forward=embedding.forward_of(model))
+    forward = embedding.forward_of(model)
+    opened = Opened(model.eval(), model.normalise, known=True, forward=forward)
     return Foreign(name, "embedder of this study", opened, Given(size=size))
 
 
@@ -323,7 +338,7 @@ def _timm(name: str, given: Given) -> Opened:
     facts = model.pretrained_cfg or {}
     shape = tuple(facts.get("input_size", (3, SIDE, SIDE)))[1:]
     fixed = shape if facts.get("fixed_input_size") else None
-    return Opened(model, default, fixed, side=max(shape))
+    return Opened(model, default, fixed, side=max(shape), known=True)
 
 
 def _own_weights(model: nn.Module, file: Path, label: str) -> None:
@@ -567,7 +582,7 @@ def _callable(name: str, given: Given) -> Opened:
         ) from error
     if not callable(found) or isinstance(found, type):
         raise StudyError(f"{name} is no function of images; give a function or a module instance.")
-    return Opened(found, Normalise((0.0,) * 3, (1.0,) * 3))
+    return Opened(found, Normalise((0.0,) * 3, (1.0,) * 3), known=True)
 
 
 @dataclass(frozen=True)

@@ -104,7 +104,7 @@ def test_masks_that_miss_the_object_are_warned_of(asked, home: Path) -> None:
         Image.fromarray(np.zeros_like(np.asarray(Image.open(file)))).save(file)
     few = audit(asked("border", images=str(home / "crates"), remedies=()))
     assert few.masks["usable"] == pytest.approx(16 / 24)
-    assert any("67%" in warning for warning in few.masks["warnings"])
+    assert any("67 %" in warning for warning in few.masks["warnings"])
 
 
 def test_what_was_done_is_not_done_again(asked, monkeypatch: pytest.MonkeyPatch) -> None:

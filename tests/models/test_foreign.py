@@ -193,7 +193,11 @@ def test_a_size_that_the_graph_does_not_take_is_refused(tmp_path: Path) -> None:
         load(str(onnx(tmp_path / "net.onnx")), Given(size=24))
 
 
-def test_what_a_reader_must_know_is_told(scripted: Path) -> None:
+def test_what_a_reader_must_know_is_told(scripted: Path, tmp_path: Path) -> None:
+    bare = load(str(exported(tmp_path / "net.pt2"))).told[0]
+    assert "ImageNet" in bare and "pixels" not in bare  # the graph has its size
+    said = Given(size=SIDE, mean=(0.5,), std=(0.5,), bgr=True)
+    assert not any("Assumed" in told for told in load(str(scripted), said).told)
     assert any("length 1" in told for told in load(str(scripted), Given(size=SIDE)).told)
     odd = load(f"{__name__}:sometimes", Given(size=SIDE))
     assert any("each time" in told for told in odd.told)
