@@ -19,7 +19,8 @@ from lib.core import paths
 from lib.core.files import atomic
 from lib.evaluation.remedies import REMEDIES
 from lib.evaluation.statistics import MIN_CLASSES
-from lib.experiments.audit import CLEAN, NONE, PLACES, QUERY, SHIFTED, Audit
+from lib.experiments.audit import Audit
+from lib.experiments.audit_search import CLEAN, NONE, PLACES, QUERY, SHIFTED
 from lib.images import conditions
 from lib.report import style
 from lib.report.html import TEMPLATES

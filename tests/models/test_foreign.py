@@ -18,9 +18,9 @@ import torch
 from torch import nn
 
 from lib.core.errors import StudyError
-from lib.models import foreign
 from lib.models.foreign import Given, load
 from lib.models.trunks import IMAGENET
+from lib.models.vetting import vet_export
 
 SIDE = 12
 
@@ -281,7 +281,7 @@ def with_object(name: str, data: bytes) -> bytes:
 @pytest.mark.parametrize("change", [with_target, with_shape, with_pickle, with_object])
 def test_an_exported_archive_with_more_than_a_graph_is_refused(tmp_path: Path, change) -> None:
     good = exported(tmp_path / "net.pt2")
-    foreign.vet_export(good)
+    vet_export(good)
     bad = rewritten(good, tmp_path / "bad.pt2", change)
     assert any(
         a.read(name) != b.read(name)
@@ -296,6 +296,17 @@ def test_compiled_code_in_an_archive_is_refused(tmp_path: Path) -> None:
     good, also = exported(tmp_path / "net.pt2"), {"data/aotinductor/model/a.so": b"\x7fELF"}
     bad = rewritten(good, tmp_path / "bad.pt2", lambda _, data: data, also)
     with pytest.raises(StudyError, match="aotinductor"):
+        load(str(bad))
+
+
+def test_a_part_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    good = exported(tmp_path / "net.pt2")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        bad = rewritten(
+            good, tmp_path / "bad.pt2", lambda _, data: data, {"models/model.json": b"{}"}
+        )
+    with pytest.raises(StudyError, match="twice"):
         load(str(bad))
 
 
