@@ -124,8 +124,9 @@ class Foreign(nn.Module):
         if self.opaque is not None:
             return self
         made = memo[id(self)] = object.__new__(Foreign)
-        for key, value in vars(self).items():
-            made.__dict__[key] = value if key == "fast" else copy.deepcopy(value, memo)
+        with torch.no_grad():  # else the weights of a copied TorchScript have a history
+            for key, value in vars(self).items():
+                made.__dict__[key] = value if key == "fast" else copy.deepcopy(value, memo)
         return made
 
     @property

@@ -17,6 +17,7 @@ import pytest
 import torch
 from torch import nn
 
+from lib.attention import attribution
 from lib.core.errors import StudyError
 from lib.models.foreign import Given, load
 from lib.models.trunks import IMAGENET
@@ -152,6 +153,34 @@ def test_an_onnx_file_too(tmp_path: Path, batch: int) -> None:
     wanted /= np.linalg.norm(wanted, axis=1, keepdims=True)
     np.testing.assert_allclose(model.embed(images), wanted, atol=1e-5)
     assert not model.differentiable()
+
+
+@pytest.mark.parametrize("method", ["gradient", "smoothgrad", "occlusion"])
+@pytest.mark.parametrize("kind", ["torchscript", "export", "module"])
+def test_attribution_goes_through_every_differentiable_kind(
+    scripted: Path, tmp_path: Path, kind: str, method: str
+) -> None:
+    names = {"torchscript": str(scripted), "module": f"{__name__}:net"}
+    name = names.get(kind) or str(exported(tmp_path / "net.pt2"))
+    given = Given(size=SIDE) if kind == "module" else Given(size=SIDE, mean=(0,), std=(1,))
+    model = load(name, given)
+    images = model.normalise(torch.from_numpy(pixels(3)).permute(0, 3, 1, 2).float())
+    black = model.normalise(torch.zeros(1, 3, SIDE, SIDE))
+    options = {"black": black, "copies": 2, "cells": 4, "channels_last": False}
+    found = attribution.attribute(method, model, images, **options)
+    wanted = attribution.attribute(method, Unit(), images, **options)
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-3)
+
+
+class Unit(nn.Module):
+    """The network itself, with vectors of length 1, on the same scale."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x):
+        return nn.functional.normalize(self.net(x), dim=1)
 
 
 def test_a_function_of_ones_own_gets_0_to_255() -> None:
