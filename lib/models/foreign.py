@@ -14,13 +14,11 @@ any code when it is opened. What a file may do instead:
 import copy
 import hashlib
 import importlib
-import json
 import os
 import re
 import sys
 import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -36,6 +34,7 @@ from lib.core.hardware import THREADS, device, fixed_threads
 from lib.models import embedding, trunks
 from lib.models.embedder import Embedder
 from lib.models.trunks import IMAGENET, Normalise
+from lib.models.vetting import vet_export, without_pickles
 
 DEFAULT = "efficientnet_lite0"
 SIDE = 224  # of the input, where neither the model nor the user says
@@ -88,8 +87,8 @@ class Opened:
     """A model as its file gives it: `run` maps normalised images (N, 3, h, w) to what it returns.
 
     `run` is an nn.Module where torch can see into it. `shape` and `batch` are fixed by the file,
-    or None and 0; `side` is only what it was made for. `forward`: a faster way to embed than
-    `run`, if there is one.
+    or None and 0; `side` is only what it was made for; `known`: so are mean, std and colours.
+    `forward`: a faster way to embed than `run`, if there is one.
     """
 
     run: Callable[[Tensor], Any]
@@ -97,6 +96,7 @@ class Opened:
     shape: tuple[int, int] | None = None
     batch: int = 0
     side: int = SIDE
+    known: bool = False
     told: list[str] = field(default_factory=list)
     forward: Callable[[Tensor], Tensor] | None = None
 
@@ -109,7 +109,7 @@ class Foreign(nn.Module):
 
     def __init__(self, name: str, kind: str, opened: Opened, given: Given):
         super().__init__()
-        self.name, self.kind, self.told = name, kind, list(opened.told)
+        self.name, self.kind, self.told = name, kind, [*opened.told, *_assumed(opened, given)]
         self.shape, self.batch = opened.shape, opened.batch
         self.size = _size(name, opened, given)
         self.normalise = given.normalise(opened.normalise)
@@ -124,8 +124,9 @@ class Foreign(nn.Module):
         if self.opaque is not None:
             return self
         made = memo[id(self)] = object.__new__(Foreign)
-        for key, value in vars(self).items():
-            made.__dict__[key] = value if key == "fast" else copy.deepcopy(value, memo)
+        with torch.no_grad():  # else the weights of a copied TorchScript have a history
+            for key, value in vars(self).items():
+                made.__dict__[key] = value if key == "fast" else copy.deepcopy(value, memo)
         return made
 
     @property
@@ -257,6 +258,19 @@ class _Quick(nn.Module):
         return self.run(images.detach())
 
 
+def _assumed(opened: Opened, given: Given) -> list[str]:
+    """What nobody said of a model's input and is taken for granted, in a sentence."""
+    if opened.known:
+        return []
+    told = {
+        "ImageNet's mean and standard deviation": not (given.mean or given.std),
+        "red first": not given.bgr,
+        f"{opened.side} pixels": not (given.size or opened.shape),
+    }
+    words = ", ".join(word for word, assumed in told.items() if assumed)
+    return [f"Assumed of its input: {words} (mean, std, bgr and size say otherwise)."] * bool(words)
+
+
 def _size(name: str, opened: Opened, given: Given) -> int:
     shape = opened.shape
     if given.size < 0:
@@ -295,12 +309,13 @@ def vectors(found: Any, name: str, count: int) -> Tensor:
 def _trunk(name: str, given: Given) -> Opened:
     model = Embedder(name, 0).eval()
     forward = embedding.forward_of(model.to(device()))
-    return Opened(model, model.normalise, forward=forward)
+    return Opened(model, model.normalise, known=True, forward=forward)
 
 
 def own(model: Embedder, size: int, name: str) -> Foreign:
     """An embedder of the study, trained or not, in the same form."""
-    opened = Opened(model.eval(), model.normalise, forward=embedding.forward_of(model))
+    forward = embedding.forward_of(model)
+    opened = Opened(model.eval(), model.normalise, known=True, forward=forward)
     return Foreign(name, "embedder of this study", opened, Given(size=size))
 
 
@@ -323,7 +338,7 @@ def _timm(name: str, given: Given) -> Opened:
     facts = model.pretrained_cfg or {}
     shape = tuple(facts.get("input_size", (3, SIDE, SIDE)))[1:]
     fixed = shape if facts.get("fixed_input_size") else None
-    return Opened(model, default, fixed, side=max(shape))
+    return Opened(model, default, fixed, side=max(shape), known=True)
 
 
 def _own_weights(model: nn.Module, file: Path, label: str) -> None:
@@ -359,92 +374,10 @@ def _torchscript(name: str, given: Given) -> Opened:
     return Opened(model)
 
 
-# What a graph of torch.export may hold: torch's own operations on tensors, and shapes in words
-OPERATIONS = re.compile(
-    r"torch\.ops\.(aten|prims|higher_order)\.\w+(\.\w+)?|torch\.sym_\w+|math\.\w+|_operator\.\w+"
-)
-SHAPES = set(
-    re.findall(
-        r"\w+",
-        """Symbol positive integer real nonnegative nonzero finite True False None Integer Float
-    Rational Eq Ne Lt Le Gt Ge And Or Not Max Min Mod PythonMod FloorDiv CleanDiv CeilDiv
-    ModularIndexing Where IntTrueDiv FloatTrueDiv ToFloat TruncToInt Identity floor ceiling Abs Add
-    Mul Pow oo int_oo""",
-    )
-)
-PARTS = re.compile(
-    r"(data/(weights|constants)/(weight|tensor|constant)?\w*(_config\.json)?|data/sample_inputs/\w+\.pt|"
-    r"models/\w+\.json|archive_format|archive_version|byteorder|version|\.data/\w+|extra/.*|"
-    r"\.format_version|\.storage_alignment)"
-)
-
-
-def vet_export(file: Path) -> None:
-    """Refuse an archive of torch.export that holds more than a graph of tensors.
-
-    That is: compiled code, pickled constants, operations outside torch's own on tensors, and shapes
-    whose text is more than arithmetic (torch would evaluate it).
-    """
-    with zipfile.ZipFile(file) as archive:
-        parts = [name.partition("/")[2] for name in archive.namelist()]
-        odd = [part for part in parts if not PARTS.fullmatch(part)]
-        if odd:
-            raise StudyError(f"{file} holds {odd[0]}, which is no part of a plain exported graph.")
-        for name, part in zip(archive.namelist(), parts, strict=True):
-            if not part.endswith(".json") or part.startswith("extra/"):
-                continue
-            for key, value in _pairs(json.loads(archive.read(name))):
-                if why := _odd(key, value):
-                    raise StudyError(f"{file} {why}, which is refused here. {EXPORT_IT}")
-
-
-def _odd(key: str, value: Any) -> str:
-    """What is wrong with an entry of an exported graph; '' if nothing is."""
-    text = str(value)
-    if key == "use_pickle" and value:
-        return "holds a pickled tensor"
-    if key == "path_name" and not re.fullmatch(r"(weight|tensor)_\d+", text):
-        return f"holds {text}, no plain tensor"
-    if key == "target" and (not OPERATIONS.fullmatch(text) or "from_file" in text):
-        return f"calls {text}"
-    if key == "expr_str":
-        words = set(re.findall(r"[A-Za-z_]\w*", text)) - SHAPES
-        odd = [word for word in words if not re.fullmatch(r"[suzfi]+\d+", word)]
-        if odd or re.search(r"[\[\]{}:;@\\]|\.\s*[A-Za-z_]", text):
-            return f"has a shape {text!r}"
-    return ""
-
-
-def _pairs(value: Any) -> Iterator[tuple[str, Any]]:
-    """All keys with their values, however deep."""
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            yield key, inner
-            yield from _pairs(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _pairs(inner)
-
-
-@contextmanager
-def _without_pickles() -> Iterator[None]:
-    """Let torch.load take tensors only, whatever its caller asks for."""
-    name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
-    before = os.environ.get(name)
-    os.environ[name] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
-
-
 def _exported(name: str, given: Given) -> Opened:
     vet_export(Path(name))
     try:
-        with _without_pickles(), open(name, "rb") as stream:
+        with without_pickles(), open(name, "rb") as stream:
             program = torch.export.load(stream)
         module = program.module(check_guards=False)  # guards are text that would be run
         inputs = [
@@ -567,7 +500,7 @@ def _callable(name: str, given: Given) -> Opened:
         ) from error
     if not callable(found) or isinstance(found, type):
         raise StudyError(f"{name} is no function of images; give a function or a module instance.")
-    return Opened(found, Normalise((0.0,) * 3, (1.0,) * 3))
+    return Opened(found, Normalise((0.0,) * 3, (1.0,) * 3), known=True)
 
 
 @dataclass(frozen=True)

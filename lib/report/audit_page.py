@@ -19,7 +19,8 @@ from lib.core import paths
 from lib.core.files import atomic
 from lib.evaluation.remedies import REMEDIES
 from lib.evaluation.statistics import MIN_CLASSES
-from lib.experiments.audit import CLEAN, NONE, QUERY, SHIFTED, Audit
+from lib.experiments.audit import Audit
+from lib.experiments.audit_search import CLEAN, NONE, PLACES, QUERY, SHIFTED
 from lib.images import conditions
 from lib.report import style
 from lib.report.html import TEMPLATES
@@ -46,6 +47,11 @@ def write(audit: Audit, folder: Path) -> Path:
 
 
 # ------------------------------------------------------------------------------------------- words
+
+
+def called(condition: str) -> str:
+    """A condition's name; here no image is a training image."""
+    return "place of another image" if condition == PLACES else conditions.get(condition).label
 
 
 def percent(value: float | None, sign: str = "") -> str:
@@ -144,8 +150,8 @@ def advice(audit: Audit) -> list[str]:
         doing = REMEDIES[best["remedy"]].doing
         cost = _cost(best["clean_change"], best["clean_change_low"], best["clean_change_high"])
         told.append(
-            f"Without training: {doing} before it is embedded, queries and catalogue alike. On "
-            f"images as they are, this {cost}."
+            f"Without training: {doing}, in queries and catalogue alike. On images as they are, "
+            f"this {cost}."
         )
     query = audit.remedies[audit.remedies["applied"] == QUERY] if len(audit.remedies) else []
     if len(query):
@@ -182,7 +188,7 @@ def condition_table(audit: Audit) -> pd.DataFrame:
     who = [name for name in ("model", "reference") if name in audit.about]
     rows = []
     for name in dict.fromkeys(audit.levels["condition"]):
-        row = [conditions.get(name).label]
+        row = [called(name)]
         for one in who:
             both, query = audit.level(name, who=one), audit.level(name, QUERY, who=one)
             row += [points(both.get("value")), _lost(both, name), _lost(query, name)]
@@ -204,9 +210,9 @@ def _lost(level: dict[str, Any], name: str) -> str:
 
 
 WAYS = {
-    "both": "queries and catalogue, both with new backgrounds",
-    "query_clean_gallery": "queries and catalogue, new backgrounds in queries only",
-    QUERY: "queries only, catalogue as it is",
+    "both": "queries, catalogue",
+    "query_clean_gallery": "queries, clean catalogue",
+    QUERY: "queries alone",
 }
 
 
@@ -271,7 +277,7 @@ def loss_figure(audit: Audit) -> tuple[plt.Figure, str]:
     """Share of MAP@R lost under every condition with its interval, model and reference."""
     names = [name for name in dict.fromkeys(audit.levels["condition"]) if name != CLEAN]
     who = [name for name in COLOURS if name in audit.about]
-    figure, axis = plt.subplots(figsize=(7.5, 1.5 + 0.38 * len(names) * (0.6 + 0.4 * len(who))))
+    figure, axis = plt.subplots(figsize=(8.6, 1.5 + 0.38 * len(names) * (0.6 + 0.4 * len(who))))
     for place, one in enumerate(who):
         for at, name in enumerate(names):
             level, y = audit.level(name, who=one), at + 0.3 * (place - (len(who) - 1) / 2)
@@ -284,7 +290,7 @@ def loss_figure(audit: Audit) -> tuple[plt.Figure, str]:
             marker = "os"[place]
             axis.plot(100 * level["lost"], y, marker, color=COLOURS[one], label=_short(label))
     axis.axvline(0, color="black", lw=0.8)
-    axis.set_yticks(range(len(names)), [conditions.get(name).label for name in names])
+    axis.set_yticks(range(len(names)), [called(name) for name in names])
     axis.invert_yaxis()
     axis.grid(axis="y", visible=False)
     axis.set_xlabel("share of clean MAP@R lost, % (95 % interval over classes)")
@@ -348,7 +354,7 @@ def _title(audit: Audit) -> str:
 
 
 def _named(condition: str, remedy: str) -> str:
-    label = conditions.get(condition).label
+    label = called(condition)
     return label if remedy == NONE else f"{label}, {REMEDIES[remedy].label}"
 
 
@@ -372,10 +378,7 @@ def _rankings(audit: Audit) -> list[dict[str, Any]]:
 
 def _sheet(audit: Audit) -> list[tuple[str, list[str]]]:
     made = audit.sheets.get("conditions", {})
-    return [
-        (conditions.get(name).label, [_picture(image) for image in images])
-        for name, images in made.items()
-    ]
+    return [(called(name), [_picture(image) for image in images]) for name, images in made.items()]
 
 
 def _masks(audit: Audit) -> list[dict[str, Any]]:

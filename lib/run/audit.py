@@ -23,7 +23,8 @@ from pathlib import Path
 
 from lib.core.errors import StudyError
 from lib.core.progress import say
-from lib.experiments.audit import FAST, Asked, audit, name_of
+from lib.experiments.audit import Asked, audit, name_of
+from lib.experiments.audit_search import FAST
 from lib.report import audit_page
 
 HELP = {

@@ -23,7 +23,8 @@ from lib.core.files import atomic
 from lib.core.progress import track
 from lib.core.stage import one_at_a_time
 from lib.experiments import audit_images
-from lib.experiments.audit import CLEAN, NONE, Asked, Pass, Search, opened
+from lib.experiments.audit import Asked, opened
+from lib.experiments.audit_search import CLEAN, NONE, Pass, Search
 from lib.images import conditions as test_conditions
 from lib.images.crops import TEST_CROP
 from lib.models.foreign import Given

@@ -11,7 +11,9 @@ from PIL import Image
 from lib.core.errors import StudyError
 from lib.evaluation import remedies, statistics
 from lib.experiments import audit_images
-from lib.experiments.audit import CLEAN, NONE, QUERY, SHIFTED, Asked, Pass, audit, plain, ratio
+from lib.experiments.audit import Asked, audit
+from lib.experiments.audit_search import CLEAN, NONE, QUERY, SHIFTED, Pass, Search
+from lib.experiments.audit_tables import plain, ratio
 from tests.experiments import small_audit
 from tests.experiments.small_audit import catalogue, photographs
 
@@ -104,7 +106,7 @@ def test_masks_that_miss_the_object_are_warned_of(asked, home: Path) -> None:
         Image.fromarray(np.zeros_like(np.asarray(Image.open(file)))).save(file)
     few = audit(asked("border", images=str(home / "crates"), remedies=()))
     assert few.masks["usable"] == pytest.approx(16 / 24)
-    assert any("67%" in warning for warning in few.masks["warnings"])
+    assert any("67 %" in warning for warning in few.masks["warnings"])
 
 
 def test_what_was_done_is_not_done_again(asked, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,7 +115,7 @@ def test_what_was_done_is_not_done_again(asked, monkeypatch: pytest.MonkeyPatch)
     def refused(*_args):
         raise AssertionError("embedded again")
 
-    monkeypatch.setattr("lib.experiments.audit.Search.shown", seen := _counted())
+    monkeypatch.setattr("lib.experiments.audit_search.Search.shown", seen := _counted())
     monkeypatch.setattr(remedies, "predicted", refused)
     again = audit(asked("border"))
     pd.testing.assert_frame_equal(first.levels, again.levels)
@@ -121,8 +123,6 @@ def test_what_was_done_is_not_done_again(asked, monkeypatch: pytest.MonkeyPatch)
 
 
 def _counted():
-    from lib.experiments.audit import Search
-
     real = Search.shown
 
     def shown(self, part, condition, draw):

@@ -17,10 +17,11 @@ import pytest
 import torch
 from torch import nn
 
+from lib.attention import attribution
 from lib.core.errors import StudyError
-from lib.models import foreign
 from lib.models.foreign import Given, load
 from lib.models.trunks import IMAGENET
+from lib.models.vetting import vet_export
 
 SIDE = 12
 
@@ -154,6 +155,34 @@ def test_an_onnx_file_too(tmp_path: Path, batch: int) -> None:
     assert not model.differentiable()
 
 
+@pytest.mark.parametrize("method", ["gradient", "smoothgrad", "occlusion"])
+@pytest.mark.parametrize("kind", ["torchscript", "export", "module"])
+def test_attribution_goes_through_every_differentiable_kind(
+    scripted: Path, tmp_path: Path, kind: str, method: str
+) -> None:
+    names = {"torchscript": str(scripted), "module": f"{__name__}:net"}
+    name = names.get(kind) or str(exported(tmp_path / "net.pt2"))
+    given = Given(size=SIDE) if kind == "module" else Given(size=SIDE, mean=(0,), std=(1,))
+    model = load(name, given)
+    images = model.normalise(torch.from_numpy(pixels(3)).permute(0, 3, 1, 2).float())
+    black = model.normalise(torch.zeros(1, 3, SIDE, SIDE))
+    options = {"black": black, "copies": 2, "cells": 4, "channels_last": False}
+    found = attribution.attribute(method, model, images, **options)
+    wanted = attribution.attribute(method, Unit(), images, **options)
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-3)
+
+
+class Unit(nn.Module):
+    """The network itself, with vectors of length 1, on the same scale."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x):
+        return nn.functional.normalize(self.net(x), dim=1)
+
+
 def test_a_function_of_ones_own_gets_0_to_255() -> None:
     model = load(f"{__name__}:as_function", Given(size=SIDE))
     np.testing.assert_allclose(model.embed(pixels()), by_hand(pixels(), 0, 255), atol=1e-5)
@@ -193,7 +222,11 @@ def test_a_size_that_the_graph_does_not_take_is_refused(tmp_path: Path) -> None:
         load(str(onnx(tmp_path / "net.onnx")), Given(size=24))
 
 
-def test_what_a_reader_must_know_is_told(scripted: Path) -> None:
+def test_what_a_reader_must_know_is_told(scripted: Path, tmp_path: Path) -> None:
+    bare = load(str(exported(tmp_path / "net.pt2"))).told[0]
+    assert "ImageNet" in bare and "pixels" not in bare  # the graph has its size
+    said = Given(size=SIDE, mean=(0.5,), std=(0.5,), bgr=True)
+    assert not any("Assumed" in told for told in load(str(scripted), said).told)
     assert any("length 1" in told for told in load(str(scripted), Given(size=SIDE)).told)
     odd = load(f"{__name__}:sometimes", Given(size=SIDE))
     assert any("each time" in told for told in odd.told)
@@ -277,7 +310,7 @@ def with_object(name: str, data: bytes) -> bytes:
 @pytest.mark.parametrize("change", [with_target, with_shape, with_pickle, with_object])
 def test_an_exported_archive_with_more_than_a_graph_is_refused(tmp_path: Path, change) -> None:
     good = exported(tmp_path / "net.pt2")
-    foreign.vet_export(good)
+    vet_export(good)
     bad = rewritten(good, tmp_path / "bad.pt2", change)
     assert any(
         a.read(name) != b.read(name)
@@ -292,6 +325,17 @@ def test_compiled_code_in_an_archive_is_refused(tmp_path: Path) -> None:
     good, also = exported(tmp_path / "net.pt2"), {"data/aotinductor/model/a.so": b"\x7fELF"}
     bad = rewritten(good, tmp_path / "bad.pt2", lambda _, data: data, also)
     with pytest.raises(StudyError, match="aotinductor"):
+        load(str(bad))
+
+
+def test_a_part_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    good = exported(tmp_path / "net.pt2")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        bad = rewritten(
+            good, tmp_path / "bad.pt2", lambda _, data: data, {"models/model.json": b"{}"}
+        )
+    with pytest.raises(StudyError, match="twice"):
         load(str(bad))
 
 

@@ -9,7 +9,8 @@ import pytest
 from bs4 import BeautifulSoup
 
 from lib.evaluation import remedies
-from lib.experiments.audit import CLEAN, SHIFTED, Asked, Audit, audit
+from lib.experiments.audit import Asked, Audit, audit
+from lib.experiments.audit_search import CLEAN, SHIFTED
 from lib.report import audit_page
 from lib.report.html import network_references
 from tests.experiments import small_audit
