@@ -17,11 +17,7 @@ from lib.report.shift_tables import (
     PAPER,
     arms_of,
     contrasts_of,
-<<<<<<< HEAD
-=======
     few_classes,
-    joint_levels,
->>>>>>> dfdec1a2733701026504c131d4855f30cd474a41
     label_of,
     means,
     pair_label,
@@ -166,19 +162,6 @@ def masks_note(file: Path, dataset: str) -> tuple[str, str]:
     )
 
 
-<<<<<<< HEAD
-def few_classes(classes: int) -> str:
-    """Why there are no intervals, where there are none; "" where there are enough classes."""
-    if classes >= statistics.MIN_CLASSES:
-        return ""
-    return (
-        f"No intervals: the test has {classes} classes, and an interval over classes needs at "
-        f"least {statistics.MIN_CLASSES}."
-    )
-
-
-=======
->>>>>>> dfdec1a2733701026504c131d4855f30cd474a41
 # ----------------------------------------------------------------------------- attention
 
 

@@ -110,27 +110,17 @@ def told(row, scale: float = 100, digits: int = 1) -> str:
 
 def per_arm(values: pd.Series, form: str) -> str:
     """`base 56 %, BGAugment 34 %` of a series indexed by arm (or contrast)."""
-<<<<<<< HEAD
-    words = (f"{pair_label(name)} {_shown(value, form)}" for name, value in values.items())
-    return ", ".join(words).replace(" %", "%").replace("%", " %")
-
-
-def _shown(value: float | str, form: str) -> str:
-=======
     words = (f"{pair_label(name)} {shown_as(value, form)}" for name, value in values.items())
     return ", ".join(words).replace(" %", "%").replace("%", " %")
 
 
 def shown_as(value: float | str, form: str) -> str:
->>>>>>> dfdec1a2733701026504c131d4855f30cd474a41
     """A value in a form; a dash where it is not known, and no minus before a zero."""
     if isinstance(value, float) and np.isnan(value):
         return "–"
     return re.sub(r"^-(?=0\.?0*(\D|$))", "", form.format(value))
 
 
-<<<<<<< HEAD
-=======
 def few_classes(classes: int) -> str:
     """Why there are no intervals, where there are none; "" where there are enough classes."""
     if classes >= statistics.MIN_CLASSES:
@@ -141,7 +131,6 @@ def few_classes(classes: int) -> str:
     )
 
 
->>>>>>> dfdec1a2733701026504c131d4855f30cd474a41
 def percent_lost(table: pd.DataFrame) -> pd.Series:
     """Share of MAP@R that each arm loses under a random background (both sides), by means."""
     mean = means(_map_at_r(table), ["arm", "condition"]).pivot(index="arm", columns="condition")

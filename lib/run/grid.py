@@ -36,6 +36,7 @@ TRIES = 3  # of a piece that fails
 AGAIN = 5.0  # seconds until a piece that another client is making is asked for again
 TOLD = 10.0  # seconds between two lines of progress
 LOOK = 1.0  # seconds between two looks for new machines
+GRACE = 20.0  # seconds in which others may come, where all that are there were refused
 PART = 2**24  # bytes of a file in one message
 FIRST = {"masks": 9, "model": 8, "trunk": 7, "attention": 6, "embedding": 5}  # the longest
 # Seconds a piece by docs/scale.md: only their ratios count, for kinds that no piece of is done yet.
@@ -140,7 +141,7 @@ class Crew:
 
     def look(self) -> None:
         """Take or refuse the machines that have come since the last look."""
-        here = set(self.client.scheduler_info(n_workers=-1)["workers"])
+        here = self._here()
         self.admitted &= here
         self.refused = {who: why for who, why in self.refused.items() if who in here}
         for worker in here - self.admitted - set(self.refused):
@@ -149,25 +150,29 @@ class Crew:
                 if not why:
                     self._ask(worker, pieces.admit, self.key)
                     self.admitted.add(worker)
-            except OSError:  # it has gone again
-                continue
             except Exception as error:  # whatever its code raises, it is not ours
+                if worker not in self._here():
+                    continue
                 why = f"it does not answer as this code does ({type(error).__name__}: {error})"
             if why:
                 self.refused[worker] = why
                 say(f"worker {worker} is refused: {why}")
+
+    def _here(self) -> set[str]:
+        return set(self.client.scheduler_info(n_workers=-1)["workers"])
 
     def _ask(self, worker: str, what: Callable[..., Any], *given: Any) -> Any:
         return self.client.run(what, *given, workers=[worker], nanny=False)[worker]
 
     def wait(self) -> None:
         """Look for machines; say so while there is none, and end where all were refused."""
-        told = 0.0
+        began = time.monotonic()
+        told = began - 30
         while True:
             self.look()
             if self.admitted:
                 return
-            if self.refused:
+            if self.refused and time.monotonic() - began > GRACE:
                 why = "; ".join(f"{who}: {why}" for who, why in self.refused.items())
                 raise StudyError(f"no worker of this cluster can be used. {why}")
             if time.monotonic() - told > 30:

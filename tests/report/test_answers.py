@@ -100,8 +100,4 @@ def test_masks_that_find_little_are_a_warning(tmp_path) -> None:
 
 
 def test_few_classes_are_said() -> None:
-<<<<<<< HEAD
-    assert answers.few_classes(5) == "" and "4 classes" in answers.few_classes(4)
-=======
     assert shift_tables.few_classes(5) == "" and "4 classes" in shift_tables.few_classes(4)
->>>>>>> dfdec1a2733701026504c131d4855f30cd474a41

@@ -107,16 +107,8 @@ def write(
         if who[0] != "none":
             write_json(folder / "learning" / f"{name}.json", learning(who))
     history(models).to_csv(folder / "training.csv", index=False)
-<<<<<<< HEAD
-    names = {
-        "label": CLASSES,
-        "class_name": ["NA", "$x$", *(f"class {c}" for c in CLASSES[2:])],
-        "images": 4,
-    }
-=======
     words = ["NA", "$x$", *(f"class {c}" for c in CLASSES[2:])]
     names = {"label": CLASSES, "class_name": words, "images": 4}
->>>>>>> dfdec1a2733701026504c131d4855f30cd474a41
     labels = pd.DataFrame(names).assign(uniformity=np.linspace(0.3, 0.7, len(CLASSES)))
     labels.to_csv(folder / "labels.csv", index=False)
     masked = [rows((losses[0], arm, seeds[0]), conditions) for arm in arms]
