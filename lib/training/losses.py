@@ -109,7 +109,7 @@ def get(name: str) -> Loss:
 
 
 def _for(values: dict[str, Any], dataset: str) -> Any:
-    """The value for a data set: its own, else SAME_AS's where the paper lacks the set, else ANY's."""
+    """The value for a data set: its own, that of SAME_AS where the paper lacks it, else ANY's."""
     return values.get(SAME_AS.get(dataset, dataset), values.get(ANY))
 
 
