@@ -123,7 +123,12 @@ SUBSETS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", SUBSETS)
+QUICKLY = ("clean", "everything", "two seeds")  # the others in `make test ARGS="-m long"`
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.long] * (n not in QUICKLY)) for n in SUBSETS]
+)
 def test_a_shortened_list_leaves_no_hole(home, monkeypatch, name: str) -> None:
     train, shift, look = SUBSETS[name]
     check(monkeypatch, ENOUGH, TRAIN | train, SHIFT | shift, LOOK | look)
