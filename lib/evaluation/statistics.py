@@ -274,7 +274,8 @@ def correlation(
     spread = np.nanstd(_fisher(resampled), ddof=1)
     half = stats.t.ppf((1 + level) / 2, len(unique) - 1) * spread
     low, high = np.tanh(_fisher(r) - half), np.tanh(_fisher(r) + half)
-    return Interval(r, float(low), float(high), n, undefined)
+    # a perfect order is clipped on its way through z: its interval still holds it
+    return Interval(r, float(min(low, r)), float(max(high, r)), n, undefined)
 
 
 def _bootstrap_t(sums: Array, counts: Array, draws: int, level: float, seed: int) -> Array:

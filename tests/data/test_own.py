@@ -274,3 +274,21 @@ def test_a_change_of_a_file_changes_the_listing(tmp_path: Path) -> None:
     one.rename(tmp_path / "x"), two.rename(one), (tmp_path / "x").rename(two)
     assert not listing.listing(tmp_path).equals(first)
     assert decode.is_image(one)
+
+
+def test_the_listing_of_a_study_holds_its_own_folders_and_nothing_else(home: Path, monkeypatch):
+    data = {"dataset": "folder", "backgrounds": "places or rendered", "options": {"folder": "mine"}}
+    monkeypatch.setattr(listing.params, "section", lambda study, part: data)
+    fill(home / "mine", "a/1.png", "b/1.png")
+    fill(home / "places", "1.png")
+    assert listing.main(["--study", "s"]) == 0
+    written = pd.read_csv(home / "data" / "files" / "s.csv")
+    assert written[["folder", "path"]].to_numpy().tolist() == [
+        ["mine", "a/1.png"], ["mine", "b/1.png"], ["places", "1.png"],
+    ]  # fmt: skip
+    before = (home / "data" / "files" / "s.csv").read_bytes()
+    assert listing.main(["--study", "s"]) == 0
+    assert (home / "data" / "files" / "s.csv").read_bytes() == before
+    data |= {"dataset": "cub200", "backgrounds": "unsplash"}
+    assert listing.main(["--study", "s"]) == 0
+    assert len(pd.read_csv(home / "data" / "files" / "s.csv")) == 0

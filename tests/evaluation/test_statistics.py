@@ -264,3 +264,11 @@ def test_correlation_of_constants_gaps_and_few_rows():
 def test_wrong_arguments_are_refused_in_words(values, classes, options, words):
     with pytest.raises(ValueError, match=words):
         mean_by_class_bootstrap(values, classes, **options)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_interval_of_a_perfect_order_holds_it(sign: int) -> None:
+    x = np.arange(5.0)
+    for kind in ("spearman", "pearson"):
+        found = statistics.correlation(x, sign * x, kind=kind)
+        assert found.low <= found.mean <= found.high
