@@ -86,8 +86,8 @@ def verdict(audit: Audit) -> list[str]:
     other = audit.level(SHIFTED, who="reference")
     if other.get("lost") is not None:
         found.append(
-            f"The reference, {short(audit.about['reference']['name'])}, loses {percent(other['lost'])} on "
-            "the same images."
+            f"The reference, {short(audit.about['reference']['name'])}, loses "
+            f"{percent(other['lost'])} on the same images."
         )
     found.append(
         f"The masks show an object in {percent(audit.masks['usable'])} of the images"
