@@ -89,9 +89,14 @@ class Asked:
             raise StudyError("draws and attention_images are 1 or more, limit is 0 or more.")
 
 
+def short(model: str) -> str:
+    """A model's name without the folders of this machine."""
+    return model if model.startswith(("study:", "timm:")) else Path(model).name
+
+
 def name_of(asked: Asked) -> str:
     """A name for the page: what was audited, on what."""
-    parts = (Path(asked.model).name, Path(asked.images).expanduser().absolute().name)
+    parts = (short(asked.model), Path(asked.images).expanduser().absolute().name)
     return "-".join(re.sub(r"[^\w.]+", "-", part).strip("-.") or "images" for part in parts)
 
 

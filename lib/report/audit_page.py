@@ -19,7 +19,7 @@ from lib.core import paths
 from lib.core.files import atomic
 from lib.evaluation.remedies import REMEDIES
 from lib.evaluation.statistics import MIN_CLASSES
-from lib.experiments.audit import Audit
+from lib.experiments.audit import Audit, short
 from lib.experiments.audit_search import CLEAN, NONE, PLACES, QUERY, SHIFTED
 from lib.images import conditions
 from lib.report import style
@@ -86,8 +86,8 @@ def verdict(audit: Audit) -> list[str]:
     other = audit.level(SHIFTED, who="reference")
     if other.get("lost") is not None:
         found.append(
-            f"The reference, {audit.about['reference']['name']}, loses {percent(other['lost'])} on "
-            "the same images."
+            f"The reference, {short(audit.about['reference']['name'])}, loses "
+            f"{percent(other['lost'])} on the same images."
         )
     found.append(
         f"The masks show an object in {percent(audit.masks['usable'])} of the images"
@@ -191,11 +191,11 @@ def condition_table(audit: Audit) -> pd.DataFrame:
         row = [called(name)]
         for one in who:
             both, query = audit.level(name, who=one), audit.level(name, QUERY, who=one)
-            row += [points(both.get("value")), _lost(both, name), _lost(query, name)]
+            row += [points(both.get("value")), _lost(both, name)]
+            row += [_lost(query, name)] if one == "model" else []
         rows.append(row)
-    columns = ["condition"]
-    for one in who:
-        columns += [f"{one}: MAP@R ↑", f"{one}: lost ↓", f"{one}: lost, query only ↓"]
+    columns = ["condition", "MAP@R ↑", "lost ↓", "lost, query only ↓"]
+    columns += ["reference: MAP@R ↑", "reference: lost ↓"] if "reference" in who else []
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -302,7 +302,7 @@ def loss_figure(audit: Audit) -> tuple[plt.Figure, str]:
 
 
 def _short(name: str | None) -> str | None:
-    plain = name and Path(name).name.replace("$", r"\$")
+    plain = name and short(name).replace("$", r"\$")
     return plain if not plain or len(plain) < 40 else plain[:37] + "..."
 
 
@@ -345,12 +345,12 @@ def html(audit: Audit) -> str:
             "conditions": condition_table(audit), "remedies": remedy_table(audit),
             "classes": class_table(audit),
         },
-        source=audit.masks["source"], title=_title(audit),
+        source=audit.masks["source"], title=_title(audit), short=short,
     )  # fmt: skip
 
 
 def _title(audit: Audit) -> str:
-    return f"{Path(audit.about['model']['name']).name} on {audit.images['title']}"
+    return f"{short(audit.about['model']['name'])} on {audit.images['title']}"
 
 
 def _named(condition: str, remedy: str) -> str:

@@ -11,7 +11,7 @@ import pytest
 
 from lib.core import paths
 from lib.evaluation import remedies
-from lib.experiments.audit import Asked
+from lib.experiments.audit import Asked, name_of
 from lib.run import audit, embed, kernel
 from lib.run.execute import execute
 from lib.run.parameters import declared_parameters
@@ -77,6 +77,18 @@ def test_every_field_has_a_flag_and_the_notebook_the_same_defaults() -> None:
         if name != "masks":  # the notebook takes the fast ones
             assert (tuple(shown) if isinstance(shown, list) else shown) == default, name
     assert set(cells) == {*vars(Asked()), "name"}
+
+
+@pytest.mark.parametrize(
+    ("model", "images", "name"),
+    [
+        ("/some/where/net.onnx", "/my/photos/", "net.onnx-photos"),
+        ("timm:resnet50", "demo", "timm-resnet50-demo"),
+        ("study:demo/triplet/base/0", "a b/c$", "study-demo-triplet-base-0-c"),
+    ],
+)
+def test_a_page_is_called_by_its_model_and_images(model: str, images: str, name: str) -> None:
+    assert name_of(Asked(model=model, images=images)) == name
 
 
 def test_vectors_are_written_with_path_label_and_condition(
