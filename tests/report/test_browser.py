@@ -80,6 +80,8 @@ def test_a_page_is_quiet_offline_and_whole(browser: Browser, page: Path) -> None
     lost = dead(browser.value(LINKS))
     if page != FRONT and not (page.parent / "06_report.html").exists():  # a study under way
         lost = [link for link in lost if f"/{page.parent.name}/" not in link]
+    # a page of an earlier notebook may outlive it; the front page says that it is stale
+    lost = [link for link in lost if f"{paths.NOTEBOOKS.as_uri()}/" not in link]
     assert lost == []
     ranks = browser.value(RANKS)
     assert ranks[0] == 1 and ranks.count(1) == 1
@@ -119,7 +121,7 @@ def test_a_bad_page_is_caught(browser: Browser, tmp_path: Path) -> None:
 
 
 def test_the_button_unfolds_all_code(browser: Browser) -> None:
-    browser.open(paths.REPORTS / "demo" / "04_shift.html")
+    browser.open(paths.REPORTS / "cub200-cpu" / "04_shift.html")
     states = "[...document.querySelectorAll('details.code')].map(d => d.open)"
     assert set(browser.value(states)) == {False}
     browser.value("document.getElementById('all').click()")

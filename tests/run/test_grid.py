@@ -322,7 +322,12 @@ def holder(parent: int, file: str, patience: float = 240) -> psutil.Process:
     raise AssertionError(f"nobody opened {file}")
 
 
-end_to_end = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(1800), pytest.mark.xdist_group("grid")]
+end_to_end = [
+    pytest.mark.slow,
+    pytest.mark.long,
+    pytest.mark.timeout(1800),
+    pytest.mark.xdist_group("grid"),
+]
 
 
 class TestEndToEnd:
