@@ -1,7 +1,8 @@
 # Every verb sets the environment up first where it has to. More words for the tool behind a verb
 # go into ARGS (make test ARGS="-m 'not slow'"); PYTHON names the interpreter to build .venv with.
 .DEFAULT_GOAL := help
-.PHONY: help setup repro dial audit stale check-claims test test-faults verify lab report lock clean lint
+.PHONY: help setup repro dial audit grid pages stale check-claims test test-faults verify lab report
+.PHONY: lock clean lint
 
 PYTHON ?=
 ARGS ?=
@@ -18,7 +19,7 @@ setup: $(STAMP) ## make the environment .venv from requirements.lock (happens by
 
 repro: $(STAMP) ## run what has changed of the studies, down to reports/local.html
 	@git rev-parse --git-dir >/dev/null 2>&1 || $(ENV) dvc config --local core.no_scm true
-	@start=$$(date +%s); $(ENV) python -m lib.core.params || exit $$?; \
+	@start=$$(date +%s); $(ENV) python -m lib.run.check_studies || exit $$?; \
 	$(ENV) dvc repro $(ARGS) || exit $$?; \
 	echo "Done in $$(($$(date +%s) - start)) s. Open $(CURDIR)/reports/local.html"
 
@@ -29,6 +30,14 @@ dial: $(STAMP) ## run the study of the bias dial on drawn pictures, to reports/d
 audit: $(STAMP) ## how much does the background decide? MODEL=timm:resnet50 IMAGES=my/photographs
 	@$(ENV) python -m lib.run.audit $(if $(MODEL),--model "$(MODEL)") \
 	$(if $(IMAGES),--images "$(IMAGES)") $(if $(GALLERY),--gallery "$(GALLERY)") $(ARGS)
+
+grid: $(STAMP) ## measure STUDY=name on many GPUs or machines over Dask (docs/scale.md)
+	@git rev-parse --git-dir >/dev/null 2>&1 || $(ENV) dvc config --local core.no_scm true
+	@$(ENV) python -m lib.run.grid --study "$(STUDY)" $(if $(SCHEDULER),--scheduler "$(SCHEDULER)") \
+	$(if $(CLUSTER),--cluster "$(CLUSTER)") $(if $(WORKERS),--workers $(WORKERS)) $(ARGS)
+
+pages: $(STAMP) ## tell measured studies again from their tables: no photographs, no weights
+	@$(ENV) python -m lib.run.pages $(ARGS)
 
 test: $(STAMP) ## run the tests
 	@$(ENV) OMP_NUM_THREADS=1 python -m pytest -q -n 2 --dist loadfile -m "not long" $(ARGS)
@@ -63,7 +72,7 @@ lint: $(STAMP) ## check the code's style
 
 lock: ## write requirements.lock anew from pyproject.toml (newest: ARGS=--upgrade)
 	@$(find_uv); UV_CUSTOM_COMPILE_COMMAND="make lock" "$$uv" pip compile --quiet --universal \
-	--python-version 3.11 --extra dev --generate-hashes --output-file requirements.lock $(ARGS) \
+	--python-version 3.11 --extra dev --extra grid --generate-hashes --output-file requirements.lock $(ARGS) \
 	pyproject.toml
 
 clean: ## remove caches and half-done work (not .venv, data or reports)

@@ -25,7 +25,7 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 from lib.core import hardware, paths
-from lib.core.files import write_json
+from lib.core.files import digest, write_json
 from lib.data.store import write_store
 from lib.images.crops import TEST_CROP
 from lib.images.scenes import Scenes
@@ -46,15 +46,17 @@ def write_study(root: Path, size: int) -> None:
     store = write_store(where.prepared / "images", index, noise)
     write_store(where.prepared / "backgrounds", index, noise)
     drawn = write_store(where.masks / "drawn", index, [image[..., 0] for image in noise])
-    index.assign(area=0.5, usable=True).to_csv(where.masks / "drawn" / "areas.csv", index=False)
+    areas = where.masks / "drawn" / "areas.csv"
+    index.assign(area=0.5, usable=True).to_csv(areas, index=False)
     facts = {"source": "drawn", "images": store.fingerprint, "masks": drawn.fingerprint}
+    facts["areas"] = digest(areas)
     write_json(where.masks / "drawn" / "masks.json", facts)
 
 
 def recipe(trunk: str, size: int, precision: str) -> recipes.Recipe:
     """The CPU studies' settings, BGAugment arm."""
     return recipes.Recipe(
-        dataset="cub200", loss="normalized_softmax", arm="bgaugment", p=1.0, seed=0, trunk=trunk,
+        dataset="cub200", loss="normalized_softmax", arm="bgaugment", seed=0, trunk=trunk,
         embedding=128, image_size=size, optimiser="adamw", lr_trunk=1e-4, lr_head=1e-3,
         lr_loss=1e-2, weight_decay=1e-4, batch=BATCH, iterations=100, epochs=1, patience=1,
         precision=precision,

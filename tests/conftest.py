@@ -51,12 +51,16 @@ def picture(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
 @pytest.fixture
 def study(home: Path) -> str:
     """A study of 36 images (6 classes of 6), uneven sizes, soft masks, one of them empty."""
-    rng = np.random.default_rng(0)
-    where, splits = paths.StudyPaths("small"), ["train"] * 2 + ["validation"] * 2 + ["test"] * 2
+    return small_study(["train"] * 2 + ["validation"] * 2 + ["test"] * 2)
+
+
+def small_study(splits: list[str], each: int = 6) -> str:
+    """Write a study `small` of drawn pictures: the split of every class, and images a class."""
+    rng, where = np.random.default_rng(0), paths.StudyPaths("small")
     rows = [
         {"path": f"{label}/{k}.png", "label": label, "class_name": f"c{label}", "split": split}
         for label, split in enumerate(splits)
-        for k in range(6)
+        for k in range(each)
     ]
     index = pd.DataFrame(rows)
     sizes = rng.integers(72, 100, (len(index), 2))

@@ -6,7 +6,6 @@ An image's map depends on the image, the model and the image's own seed; not on 
 
 import copy
 import difflib
-import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from lib.core.errors import StudyError
-from lib.core.hardware import autocast
+from lib.core.hardware import autocast, workers
 
 
 @dataclass(frozen=True)
@@ -322,7 +321,7 @@ def _noisy(task: Task) -> Iterator[tuple[Tensor, Tensor]]:
     images, copies, batch = task.images, task.settings.copies, task.settings.batch
     spread = images.amax(dim=(1, 2, 3)) - images.amin(dim=(1, 2, 3))
     deviation = (task.settings.noise * spread).view(-1, 1, 1, 1)
-    threads = 0 if images.device.type == "cpu" else os.cpu_count()
+    threads = 0 if images.device.type == "cpu" else workers()
     noise = _noise(task.seeds, copies, images.shape[1:], threads)
     for owner in torch.arange(len(images)).repeat_interleave(copies).split(batch):
         drawn = torch.stack([next(noise) for _ in owner]).to(images)

@@ -24,13 +24,15 @@ from torch.nn.functional import interpolate
 
 from lib.attention import maps as attention_maps
 from lib.attention import sanity_checks, scores
-from lib.attention.attribution import PAPER, explanations
+from lib.attention.attribution import PAPER, Explanation, explanations
 from lib.attention.sanity_checks import Setup, names_of
 from lib.core import paths, run_log
 from lib.core.code import fingerprint
+from lib.core.errors import StudyError
 from lib.core.files import key_of, read_json, space_left, write_json
 from lib.core.hardware import device, fixed_threads, used
 from lib.core.progress import say
+from lib.core.stage import locked
 from lib.core.tiles import write_tiles
 from lib.evaluation.embeddings import loaded
 from lib.evaluation.measured import name_of, read_compact, write_compact
@@ -69,24 +71,68 @@ def measure(
             deletion and insertion, stability; each some of the ones before.
         copies_levels, noise_levels: to compare in `stability`.
     """
-    scenes, models = Scenes(study, mask_source(study), device()), models_of(study)
+    setup, ledger, levels = prepare(
+        Scenes(study, mask_source(study), device()), models_of(study), study, images, copies, noise,
+        seed, methods, images_methods, images_checks, copies_levels, noise_levels,
+    )  # fmt: skip
+    _measure_models(setup, ledger)
+    for measure_one in checks(setup, ledger, levels).values():
+        measure_one()
+    ledger.sweep()
+
+
+def prepare(
+    scenes: Scenes, models: list[Model], study: str, images: int, copies: int, noise: float,
+    seed: int, methods: list[str], images_methods: int, images_checks: int,
+    copies_levels: list[int], noise_levels: list[float],
+) -> tuple[Setup, "Ledger", dict[str, list]]:  # fmt: skip
+    """What `measure` works with: setup, ledger, and the levels of `stability`."""
+    which = check(
+        images, copies, noise, methods, images_methods, images_checks, copies_levels, noise_levels
+    )
+    if not scenes.usable[scenes.store.rows("test")].any():
+        raise StudyError(
+            f"not one test image of study {study} has a usable mask: there is no object to look "
+            "at. Choose another mask source (masks)."
+        )
     rows, few, fewer = (
         attention_maps.chosen_rows(scenes, min(images, count), seed)
         for count in (images, images_methods, min(images_methods, images_checks))
     )
     settings = {"copies": copies, "noise": noise, "precision": PRECISION}
-    which = explanations(methods)
     setup = Setup(study, scenes, models, which, rows, few, fewer, seed, settings)
-    levels = {"copies": sorted(copies_levels) or [copies], "noise": sorted(noise_levels)}
+    levels = {"copies": sorted(copies_levels), "noise": sorted(noise_levels)}
     asked = {
         **settings, "seed": seed, "methods": [str(entry) for entry in which], "levels": levels,
         "images": len(rows), "images_methods": len(few), "images_checks": len(fewer),
         "models": [name_of(*names_of(model).values()) for model in models],
     }  # fmt: skip
-    ledger = Ledger(paths.StudyPaths(study).measured / "attention", asked)
-    _measure_models(setup, ledger)
-    _measure_checks(setup, ledger, levels)
-    ledger.sweep()
+    return setup, Ledger(paths.StudyPaths(study).measured / "attention", asked), levels
+
+
+def check(
+    images: int, copies: int, noise: float, methods: list[str], images_methods: int,
+    images_checks: int, copies_levels: list[int], noise_levels: list[float],
+) -> list[Explanation]:  # fmt: skip
+    """The explanations that are asked for; needs no images.
+
+    Raises:
+        StudyError: a number that cannot be, a list that names something twice, a method or target
+            that nobody knows.
+    """
+    counts = {"images": [images], "images_methods": [images_methods], "copies": [copies],
+              "images_checks": [images_checks], "copies_levels": copies_levels}  # fmt: skip
+    wrong = [name for name, values in counts.items() if any(value < 1 for value in values)]
+    wrong += [name for name, values in {"noise": [noise], "noise_levels": noise_levels}.items()
+              if not all(0 < value <= 1 for value in values)]  # fmt: skip
+    if wrong:
+        raise StudyError(
+            f"{', '.join(wrong)} (attention): counts are 1 or more, noise lies between 0 and 1."
+        )
+    for name, values in {"copies_levels": copies_levels, "noise_levels": noise_levels}.items():
+        if not values or len(set(values)) < len(values):
+            raise StudyError(f"`{name}` is {values}; wanted: one or more, each once.")
+    return explanations(methods)
 
 
 def _measure_models(setup: Setup, ledger: "Ledger") -> None:
@@ -95,23 +141,43 @@ def _measure_models(setup: Setup, ledger: "Ledger") -> None:
     names = ledger.asked["models"]
     for number, (name, model) in enumerate(zip(names, setup.models, strict=True), start=1):
         say(f"{setup.study}: attention of model {number} of {len(names)} ({name})")
-        key = _key(setup, [model], setup.rows)
-        ledger.table(f"scores/{name}", key, lambda model=model: model_scores(setup, model))
-        ledger.table(f"similarity/{name}", key, lambda model=model: similarity_kept(setup, model))
+        measure_model(setup, ledger, model)
 
 
-def _measure_checks(setup: Setup, ledger: "Ledger", levels: dict[str, list]) -> None:
+def measure_model(setup: Setup, ledger: "Ledger", model: Model) -> None:
+    """The tables of one model, unless they are there."""
+    name, key = name_of(*names_of(model).values()), _key(setup, [model], setup.rows)
+    ledger.table(f"scores/{name}", key, lambda: model_scores(setup, model))
+    ledger.table(f"similarity/{name}", key, lambda: similarity_kept(setup, model))
+
+
+def checks(
+    setup: Setup, ledger: "Ledger", levels: dict[str, list]
+) -> dict[str, Callable[[], None]]:
+    """The tables that judge the score, by name; a call makes its own unless it is there.
+
+    The arms' scores must be there before `examples`.
+    """
     seen, which = [setup.models[0], *setup.arms], [str(entry) for entry in setup.which]
-    key = _key(setup, seen, setup.rows)
-    ledger.table("controls", key, lambda: sanity_checks.control_scores(setup))
-    ledger.add("examples", "examples.jpg", key, lambda: write_examples(setup, ledger.folder))
-    key = _key(setup, seen, setup.few, which=which)
-    ledger.table("methods", key, lambda: sanity_checks.method_scores(setup))
-    key = _key(setup, seen, setup.fewer, which=which)
-    ledger.table("cascade", key, lambda: sanity_checks.cascade(setup))
-    ledger.table("faithfulness", key, lambda: sanity_checks.faithfulness(setup))
-    key = _key(setup, seen, setup.fewer, levels=levels)
-    ledger.table("stability", key, lambda: sanity_checks.stability(setup, *levels.values()))
+    shown = _key(setup, seen, setup.rows)
+    some = _key(setup, seen, setup.few, which=which)
+    fewer = _key(setup, seen, setup.fewer, which=which)
+    steps = _key(setup, seen, setup.fewer, levels=levels)
+    table, folder = ledger.table, ledger.folder
+    return {
+        "controls": lambda: table("controls", shown, lambda: sanity_checks.control_scores(setup)),
+        "examples": lambda: ledger.add(
+            "examples", "examples.jpg", shown, lambda: write_examples(setup, folder)
+        ),
+        "methods": lambda: table("methods", some, lambda: sanity_checks.method_scores(setup)),
+        "cascade": lambda: table("cascade", fewer, lambda: sanity_checks.cascade(setup)),
+        "faithfulness": lambda: table(
+            "faithfulness", fewer, lambda: sanity_checks.faithfulness(setup)
+        ),
+        "stability": lambda: table(
+            "stability", steps, lambda: sanity_checks.stability(setup, *levels.values())
+        ),
+    }
 
 
 def _key(setup: Setup, models: list[Model], rows: np.ndarray, **more: Any) -> str:
@@ -153,13 +219,19 @@ class Ledger:
         gone = [name for name in made if "/" in name and name.partition("/")[2] not in models]
         self._write({name: entry for name, entry in made.items() if name not in gone})
 
+    def merge(self, entries: dict[str, Any]) -> None:
+        """Take over what another machine noted of its tables."""
+        for name, entry in entries.items():
+            self._note(name, entry)
+
     def _made(self) -> dict[str, Any]:
         file = self.folder / LEDGER
         return read_json(file)["made"] if file.exists() else {}
 
     def _note(self, name: str, entry: dict[str, Any] | None) -> None:
-        made = {other: known for other, known in self._made().items() if other != name}
-        self._write(made | ({name: entry} if entry else {}))
+        with locked(paths.ROOT / "data" / "locks" / f"{self.folder.parts[-3]}.attention.lock"):
+            made = {other: known for other, known in self._made().items() if other != name}
+            self._write(made | ({name: entry} if entry else {}))
 
     def _write(self, made: dict[str, Any]) -> None:
         write_json(self.folder / LEDGER, self.asked | {"made": made})

@@ -3,12 +3,14 @@
 import errno
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,20 @@ from lib.core.errors import DamagedFile, StudyError
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 CLOSED = {errno.EROFS, errno.EACCES, errno.EPERM}
+
+
+_noted: ContextVar[list[Path] | None] = ContextVar("noted", default=None)
+
+
+@contextmanager
+def noted() -> Iterator[list[Path]]:
+    """A list that grows by every file that this thread writes (`atomic`) in the block."""
+    found: list[Path] = []
+    before = _noted.set(found)
+    try:
+        yield found
+    finally:
+        _noted.reset(before)
 
 
 @contextmanager
@@ -45,6 +61,8 @@ def atomic(path: Path) -> Iterator[Path]:
         os.umask(mask)
         temporary.chmod(0o666 & ~mask)  # mkstemp makes private files; give the usual rights
         os.replace(temporary, path)
+        if (noted := _noted.get()) is not None:
+            noted.append(path)
     except Exception as error:  # safetensors and torch do not raise OSError where a disk is full
         raise _in_words(error, path) from error
     finally:
@@ -100,9 +118,19 @@ def space_left(path: Path, needed: int) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON with sorted keys."""
+    """Write `value` as indented JSON with sorted keys; NaN and infinity become null."""
+    text = json.dumps(_known(value), indent=1, sort_keys=True, allow_nan=False)
     with atomic(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def _known(value: Any) -> Any:
+    """`value` with None in place of numbers that are none."""
+    if isinstance(value, dict):
+        return {key: _known(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_known(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_json(path: Path) -> Any:

@@ -4,7 +4,7 @@ import difflib
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, get_origin
+from typing import Any, get_args, get_origin
 
 import yaml
 
@@ -23,6 +23,7 @@ class Parameter:
     name: str
     kind: type
     default: Any
+    of: type | None = None  # what a list holds, where it is known
 
     @property
     def required(self) -> bool:
@@ -31,12 +32,14 @@ class Parameter:
 
 
 def of_function(function: Callable[..., Any]) -> dict[str, Parameter]:
-    """The parameters of a function with plain annotations (`list[str]` counts as list)."""
+    """The parameters of a function with plain annotations."""
     found = inspect.signature(function).parameters.values()
-    return {
-        p.name: Parameter(p.name, get_origin(p.annotation) or p.annotation, p.default)
-        for p in found
-    }
+    made = {}
+    for p in found:
+        kind = get_origin(p.annotation) or p.annotation
+        held = get_args(p.annotation)[0] if kind is list and get_args(p.annotation) else None
+        made[p.name] = Parameter(p.name, kind, p.default, held)
+    return made
 
 
 def check_parameters(declared: dict[str, Parameter], given: dict[str, Any], name: str) -> None:
@@ -46,6 +49,9 @@ def check_parameters(declared: dict[str, Parameter], given: dict[str, Any], name
             raise ParameterError(_unknown(key, list(declared), name))
         if not _fits(value, declared[key]):
             raise ParameterError(_mistyped(value, declared[key], name))
+        wrong = [x for x in value if not _is(x, declared[key].of)] if declared[key].of else []
+        if wrong:
+            raise ParameterError(_misheld(wrong[0], declared[key], name))
 
 
 def _unknown(key: str, names: list[str], notebook: str) -> str:
@@ -59,10 +65,14 @@ def _unknown(key: str, names: list[str], notebook: str) -> str:
 def _fits(value: Any, parameter: Parameter) -> bool:
     if value is None:
         return parameter.default is None
+    return _is(value, parameter.kind)
+
+
+def _is(value: Any, kind: type) -> bool:
+    """Whether a value is of a kind; an int is fine for a float, a bool is only a bool."""
     if isinstance(value, bool):
-        return parameter.kind is bool
-    allowed = (int, float) if parameter.kind is float else parameter.kind
-    return isinstance(value, allowed)
+        return kind is bool
+    return isinstance(value, (int, float) if kind is float else kind)
 
 
 def _mistyped(value: Any, parameter: Parameter, notebook: str) -> str:
@@ -72,4 +82,12 @@ def _mistyped(value: Any, parameter: Parameter, notebook: str) -> str:
     return (
         f"{notebook}: parameter '{parameter.name}' takes {parameter.kind.__name__}, "
         f"for example {parameter.name}={shown}, and was given {value!r} ({type(value).__name__})."
+    )
+
+
+def _misheld(value: Any, parameter: Parameter, notebook: str) -> str:
+    quote = f'; write "{str(value).lower()}" with quotes' if parameter.of is str else ""
+    return (
+        f"{notebook}: '{parameter.name}' is a list of {parameter.of.__name__} and holds {value!r} "
+        f"({type(value).__name__}){quote}."
     )

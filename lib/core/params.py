@@ -1,11 +1,7 @@
-"""The studies of params.yaml: read, checked, handed on section by section.
-
-`python -m lib.core.params` checks what every stage relies on: the list `run`.
-"""
+"""The studies of params.yaml: read, checked, handed on section by section."""
 
 import difflib
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +10,7 @@ from ruamel.yaml import YAML, YAMLError
 from lib.core import paths
 from lib.core.errors import StudyError
 
-SECTIONS = ("data", "masks", "train", "shift", "attention")
+SECTIONS = ("data", "masks", "train", "shift", "attention", "remedies")
 ALONE = "dial"  # the section of a study that is one notebook
 OF_NOTEBOOKS = ("data", "masks", "train", ALONE)  # the others are for measuring steps only
 
@@ -73,17 +69,3 @@ def study(name: str) -> dict[str, Any]:
 def section(name: str, part: str) -> dict[str, Any]:
     """One section of a study as keyword arguments; {} where the study has none of that name."""
     return dict(study(name).get(part, {}))
-
-
-def main() -> int:
-    """The command line. Returns 0, or 2 where params.yaml cannot be run."""
-    try:
-        check_run(everything())
-    except StudyError as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

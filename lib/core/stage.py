@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -17,6 +18,26 @@ from lib.core import params, paths, run_log
 from lib.core.errors import StudyError
 from lib.core.parameters import ParameterError, check_parameters, of_function
 from lib.core.progress import say
+
+
+@contextmanager
+def locked(file: Path, blocking: bool = True) -> Iterator[bool]:
+    """Hold a file for this process; False where another one holds it and we do not wait.
+
+    The system lets go of the lock when its process ends, however it ends. Where a file system
+    knows no locks, processes are not kept apart.
+    """
+    lock, free = FileLock(file, fallback_to_soft=False), True
+    with suppress(OSError, NotImplementedError):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(blocking=blocking)
+        except Timeout:
+            free = False
+    try:
+        yield free
+    finally:
+        lock.release()
 
 
 @contextmanager

@@ -8,12 +8,14 @@ import pandas as pd
 from lib.core import paths
 from lib.core.code import fingerprint
 from lib.core.errors import StudyError
-from lib.core.files import key_of, write_json
+from lib.core.files import key_of, read_json, write_json
+from lib.core.progress import say
 from lib.data import authors_repository
 from lib.data.readers import SPLITS as POOLS
 from lib.data.readers import pictures
 from lib.data.store import Store, decode_all, finished, sizes_of, write_store
 
+OR = " or "  # between sources of which the first that can be had is taken
 Pools = dict[str, list[Path]]
 
 
@@ -43,6 +45,18 @@ def pools(source: str, count: int, seed: int, side: int) -> Pools:
             f"{most} photographs. Give a number from 1 to {most}, or 0 for all."
         )
     return {pool: files[: count or None] for pool, files in found.items()}
+
+
+def first_of(sources: str, count: int, seed: int, side: int) -> tuple[Pools, str]:
+    """The pools of the first source that can be had (`unsplash or rendered`), and its name."""
+    source, _, rest = sources.partition(OR)
+    try:
+        return pools(source, count, seed, side), source
+    except StudyError as refused:
+        if not rest:
+            raise
+        say(f"{refused} Going on with backgrounds: {rest}.")
+        return first_of(rest, count, seed, side)
 
 
 def paper() -> Pools:
@@ -92,19 +106,28 @@ def _rendered(pool: int, count: int, seed: int, side: int) -> list[Path]:
 def prepare_backgrounds(
     study: str, source: str, count: int, seed: int, side: int, afresh: bool = False
 ) -> Store:
-    """Decode the three pools (see `pools`) into one store; the column `split` names the pool.
+    """Decode the three pools (see `pools`, `first_of`) into one store; the column `split` names the pool.
 
     Finished work is returned at once if it was made by the same request from files of the same
     names and sizes, unless `afresh`.
     """
-    found = pools(source, count, seed, side)
+    target = paths.StudyPaths(study).prepared / "backgrounds"
+    if not afresh and OR in source and (target / "request.json").exists():
+        known = source_of(study)  # what was found then counts, not what can be had now
+        source = known if known in source.split(OR) else source
+    found, used = first_of(source, count, seed, side)
     rows = [(file.name, pool) for pool, files in found.items() for file in files]
     files = [file for pool in found.values() for file in pool]
-    target = paths.StudyPaths(study).prepared / "backgrounds"
     request = key_of(code=fingerprint("data"), side=side, files=rows, sizes=sizes_of(files))
     if not afresh and (store := finished(target / "request.json", request, target)):
         return store
     index = pd.DataFrame(rows, columns=["path", "split"]).assign(label=0)
     store = write_store(target, index, decode_all(files, side, f"{study}: backgrounds"))
-    write_json(target / "request.json", {"request": request, "store": store.fingerprint})
+    facts = {"request": request, "store": store.fingerprint, "source": used}
+    write_json(target / "request.json", facts)
     return store
+
+
+def source_of(study: str) -> str:
+    """Where a study's backgrounds came from: `unsplash`, `rendered` or a folder."""
+    return read_json(paths.StudyPaths(study).prepared / "backgrounds" / "request.json").get("source", "")

@@ -8,12 +8,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 
 from lib.core.errors import StudyError
-from lib.data.store import BROKEN, shrink, upright
-
-ORIENTATION = 0x0112  # EXIF tag
+from lib.data.decode import fault, frames, opened, orientation, shrink, upright
 
 
 @dataclass(frozen=True)
@@ -36,7 +33,7 @@ FAULTS: dict[str, Fault] = {
     "tiny": Fault("short side under half of what is stored", lambda t: t["tiny"], "enlarged"),
     "grey": Fault("no colour", lambda t: t["grey"], "used as it is"),
     "cmyk": Fault("printing colours (CMYK)", lambda t: t["mode"] == "CMYK", "converted to RGB"),
-    "deep": Fault("16 bits a pixel", lambda t: t["mode"].str.startswith("I"), "scaled to 8"),
+    "deep": Fault("more than 8 bits", lambda t: t["mode"].str[:1].isin(["I", "F"]), "scaled to 8"),
     "alpha": Fault(
         "transparent parts", lambda t: t["mode"].isin(["RGBA", "LA", "PA"]), "put on white"
     ),
@@ -60,14 +57,14 @@ def look(file: Path, side: int) -> tuple[dict[str, Any], np.ndarray | None]:
     facts |= {"turned": False, "grey": False, "tiny": False}
     facts["sha256"] = hashlib.sha256(data).hexdigest()
     try:
-        with Image.open(file) as image:
-            facts |= {"mode": image.mode, "frames": getattr(image, "n_frames", 1)}
-            facts["turned"] = image.getexif().get(ORIENTATION, 1) != 1
+        with opened(file) as image:
+            facts |= {"mode": image.mode, "turned": orientation(image) != 1}
             whole = upright(image)
-    except BROKEN as error:
-        facts["error"] = str(error).replace(str(file), file.name) or "broken"
-    else:
+            facts["frames"] = frames(image)
         pixels = shrink(whole, side)
+    except Exception as error:  # a decoder raises whatever it likes
+        facts |= {"error": fault(error, file), "turned": False, "frames": 0, "mode": ""}
+    else:
         facts |= {"width": whole.width, "height": whole.height, "tiny": min(whole.size) < side / 2}
         facts["grey"] = bool(np.ptp(pixels.astype(np.int16), axis=2).max() <= 2)
     return facts, pixels

@@ -15,11 +15,14 @@ import pandas as pd
 from lib.core import paths
 from lib.core.errors import StudyError
 from lib.core.files import key_of
+from lib.core.parameters import check_parameters, of_function
 from lib.data import readers
 from lib.data.download import Archive, Drive, Kaggle
 from lib.data.mirror import bring, mirror
 from lib.data.readers import SPLITS
 
+DRAWN = "drawn"  # option `splits`: classes are dealt out by the seed, whatever folders say
+OWN = {"folder": str, "seed": int, "shares": dict, "splits": str}  # options of one's own folder
 Reader = Callable[[Path], pd.DataFrame]
 
 
@@ -46,6 +49,7 @@ class Dataset:
     boxes: Reader | None = None
     truth: Archive | None = None
     own: bool = False
+    rule: str = "named by the data set"
 
     @property
     def published(self) -> bool:
@@ -56,9 +60,9 @@ class Dataset:
     def split_rule(self) -> str:
         """How the classes are split, in words."""
         if self.own:
-            return "named in labels.csv, or classes drawn from the seed"
+            return "named by split folders or labels.csv, else classes drawn from the seed"
         if self.bounds is None:
-            return "named by the data set"
+            return self.rule
         first, second, end = self.bounds
         return (
             f"classes 0-{first - 1} train, {first}-{second - 1} validation, {second}-{end - 1} test"
@@ -144,6 +148,21 @@ DATASETS: dict[str, Dataset] = {
         by_hand="Stanford_Online_Products.zip (md5 7f73d41a2f44250d4779881525aea32e) is a Google "
         "Drive file today, id 1TclrpQOF_ullUP99wk_gjGN8pKvtErG8",
     ),
+    "grocery": Dataset(
+        title="Grocery Store",
+        layouts={"dataset/classes.csv": readers.grocery},
+        bounds=None,
+        rule="half of the classes of every kind test, three eighths train, one eighth validation",
+        expected=5_421,
+        licence="MIT",
+        citation="Klasson, Zhang, Kjellström, A Hierarchical Grocery Store Image Dataset with "
+        "Visual and Semantic Labels, WACV 2019",
+        by_hand="the repository marcusklasson/GroceryStoreDataset on GitHub is the data set",
+        faults=(
+            "the authors' split shares classes between train and test: this one is our own",
+            "fruit and vegetables in crates fill the image: there is no background to exchange",
+        ),
+    ),
     "folder": Dataset(
         title="A folder of one's own",
         layouts={"labels.csv": readers.own_csv, ".": readers.own_folder},
@@ -151,7 +170,7 @@ DATASETS: dict[str, Dataset] = {
         expected=None,
         licence="yours",
         citation="none",
-        by_hand="put pictures there as <class>/<picture>.jpg (lib/data/readers.py: own_folder)",
+        by_hand="put pictures there as <class>/<picture>.jpg (docs/own-photographs.md)",
         own=True,
     ),
 }
@@ -170,11 +189,40 @@ def _layout(entry: Dataset, folder: Path) -> Reader | None:
     )
 
 
+def check_own(options: dict[str, Any]) -> None:
+    """Refuse options that a folder of one's own does not take."""
+    if "folder" not in options:
+        raise StudyError("data set 'folder' needs options: {folder: path/to/your/pictures}.")
+    wrong = {name for name in options if name not in OWN}
+    wrong |= {name for name, kind in OWN.items() if not isinstance(options.get(name, kind()), kind)}
+    if wrong or options.get("splits", DRAWN) != DRAWN:
+        raise StudyError(
+            f"options of data set 'folder' are {options}; known: folder (text), seed (a whole "
+            f"number), shares (of the classes: validation, test), splits ({DRAWN}: whatever the "
+            "folders say)."
+        )
+
+
+def check_options(name: str, options: dict[str, Any]) -> None:
+    """Refuse a data set that nobody knows, and options that it does not take."""
+    entry = get(name)
+    if entry.own:
+        check_own(options)
+    elif entry.make:
+        from lib.data.drawn.dataset import plan, render_dataset
+
+        declared = {k: p for k, p in of_function(render_dataset).items() if k != "root"}
+        check_parameters(declared, options, f"options of data set {name!r}")
+        lacking = set(declared) - set(options)
+        if lacking:
+            raise StudyError(f"options of data set {name!r} lack {', '.join(sorted(lacking))}.")
+        plan(**{key: value for key, value in options.items() if key != "side"})
+
+
 def _places(entry: Dataset, name: str, options: dict[str, Any]) -> dict[str, Path]:
     """Where a data set may lie, best first: what the place is called in a report, and its path."""
     if entry.own:
-        if "folder" not in options:
-            raise StudyError("data set 'folder' needs options: {folder: path/to/your/pictures}.")
+        check_own(options)
         return {"own folder": paths.ROOT / Path(options["folder"]).expanduser()}
     own = paths.RAW / (f"{name}-{key_of(**options)}" if options else name)
     home = mirror()
@@ -228,8 +276,10 @@ def read(name: str, folder: Path, options: dict[str, Any] | None = None) -> pd.D
     if reader is None:
         raise _missing(entry, name, {"folder": folder}, "")
     table = reader(folder)
+    if entry.own and options.get("splits") == DRAWN:
+        table = table.drop(columns="split", errors="ignore")
     if "split" in table:
-        return table
+        return readers.completed(table, options.get("seed", 0)) if entry.own else table
     if entry.bounds:
         edges = [-1, entry.bounds[0] - 1, entry.bounds[1] - 1, entry.bounds[2] - 1]
         split = pd.cut(table["label"], edges, labels=list(SPLITS)).astype(str)

@@ -1,7 +1,7 @@
 """From a data set's folder to the study's store of images (page 01)."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from lib.core import paths
 from lib.core.code import fingerprint
 from lib.core.errors import StudyError
 from lib.core.files import digest, key_of, read_json, space_left, write_json, write_table
-from lib.data import datasets
+from lib.data import datasets, own
 from lib.data.backgrounds import prepare_backgrounds
 from lib.data.checks import find_faults, look, refuse_broken
 from lib.data.store import AHEAD, Store, finished, in_order, sizes_of, write_store
@@ -44,18 +44,29 @@ def check_index(table: pd.DataFrame) -> None:
     twice = table.loc[table["path"].duplicated(), "path"].tolist()
     if twice:
         raise StudyError(f"{twice[0]} is listed twice ({len(twice)} such). Keep one line of each.")
-    shared = table.groupby("label")["split"].nunique()
-    if (shared > 1).any():
-        raise StudyError(f"classes {list(shared[shared > 1].index)} lie in more than one split.")
+    shared = table.groupby(["label", "class_name"])["split"].unique()
+    shared = shared[shared.map(len) > 1]
+    if len(shared):
+        places = [(name, " and ".join(own.in_order(found))) for (_, name), found in shared.items()]
+        names = "; ".join(f"{name} in {found}" for name, found in places[:5])
+        raise StudyError(
+            f"{len(shared)} classes lie in more than one split: {names}. Retrieval is tested on "
+            "classes that training has not seen. Give every class one split, or let classes be "
+            f"dealt out anew: options: {{splits: {datasets.DRAWN}}} in the study's data section."
+        )
     lone = table.groupby(["split", "class_name"]).size()
     if (lone < 2).any():
         names = ", ".join(name for _, name in lone[lone < 2].index[:5])
-        raise StudyError(f"a class needs at least two images to be retrieved; alone: {names}.")
+        raise StudyError(
+            f"a class needs at least two images, one to be found by the other; alone: {names}. "
+            "Add an image, or take the class out."
+        )
     classes = table.groupby("split")["label"].nunique()
     few = [split for split in datasets.SPLITS if classes.get(split, 0) < 2]
     if few:
         raise StudyError(
-            f"fewer than two classes in split {', '.join(few)}: nothing to tell apart."
+            f"fewer than two classes in split {', '.join(few)}: nothing to tell apart. Add classes, "
+            "or move some there."
         )
 
 
@@ -116,15 +127,24 @@ def prepare_images(
         return store
     store, seen = _fill(home, table, files, side, None if allow_broken else folder)
     entry = datasets.get(dataset)
+    left = own.left_out(folder) if entry.own else pd.DataFrame(columns=["path", "why"])
+    write_table(home / "left_out.csv", left)
     facts = {
         "note": copy_note(seen.loc[seen["error"] == "", ["height", "width"]].min(axis=1),
                           official=entry.published),
-        "seen": len(seen), "expected": entry.expected,
+        "truth": _seal(folder, left[left["why"] == own.TRUTH]["path"]),
+        "seen": len(seen), "left_out": len(left), "expected": entry.expected,
         "files": hashlib.sha256("".join(seen["sha256"]).encode()).hexdigest(),
         "request": request, "store": store.fingerprint,
     }  # fmt: skip
-    write_json(home / "data.json", asked | facts)
+    facts = asked | facts
+    write_json(home / "data.json", facts | {"seal": key_of(**facts)})
     return store
+
+
+def _seal(folder: Path, names: Iterable[str]) -> str:
+    """One checksum for some files: exact masks are made again if it changes."""
+    return key_of(files={name: digest(folder / name) for name in names})
 
 
 def _fill(

@@ -4,30 +4,29 @@ A reader turns a folder into a table: path (relative to the folder), label (0-ba
 and split where the layout names one.
 """
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from lib.core.errors import StudyError
+from lib.data import own
+from lib.data.decode import PICTURES
+from lib.data.own import SPLITS
 
-PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
-SPLITS = ("train", "validation", "test")
 
 
 def pictures(folder: Path) -> list[Path]:
-    """The image files of a folder (not of folders in it), sorted by name."""
-    found = sorted(file for file in folder.glob("*") if file.suffix.lower() in PICTURES)
+    """The image files of a folder (not of folders in it), sorted by name; hidden ones are none."""
+    found = [file for file in folder.glob("*") if file.suffix.lower() in PICTURES]
+    found = sorted(file for file in found if not own.hidden(file.name))
     for file in found:
-        try:
-            f"{folder.name}/{file.name}".encode()
-        except UnicodeEncodeError as error:  # its bytes are of another encoding
-            raise StudyError(
-                f"{folder.name!r}/{file.name!r} is no text in UTF-8, so no table can name this "
-                "image. Rename it."
-            ) from error
+        own.text_of(PurePosixPath(folder.name, file.name))
     return found
+
+
+FIVE = 5  # lib.evaluation.statistics.MIN_CLASSES: fewer give no interval
 
 
 def _table(file: Path, columns: list[str] | None = None) -> pd.DataFrame:
@@ -133,7 +132,7 @@ def cars_by_class(root: Path) -> pd.DataFrame:
     label = {name.replace("/", "-"): number for number, name in enumerate(names)}
     rows = []
     for file in sorted(home.glob("*/*/*")):
-        if file.suffix.lower() not in PICTURES:
+        if file.suffix.lower() not in PICTURES or own.hidden(file.name):
             continue
         if file.parent.name not in label:
             raise StudyError(f"{file.parent} is no class that {lists[0]} names.")
@@ -155,6 +154,41 @@ def sop(root: Path) -> pd.DataFrame:
     return table[["path", "label", "class_name"]]
 
 
+# Dealt out in turn to the classes of every kind (fruit, packages, vegetables), so that half of each
+# kind is tested and siblings such as two yoghurts meet in different splits.
+GROCERY_TURN = ("train", "test", "train", "test", "train", "test", "validation", "test")
+
+
+def grocery(root: Path) -> pd.DataFrame:
+    """The Grocery Store data set; the authors' split shares classes, this one is class-disjoint.
+
+    A class is called by its kind and its name, `Packages/Arla-Natural-Yoghurt`. Classes are taken
+    in the order of their numbers.
+    """
+    home, lists = root / "dataset", ("train.txt", "val.txt", "test.txt")
+    parts = [pd.read_csv(home / name, names=["path", "label", "coarse"], skipinitialspace=True)
+             for name in lists]  # fmt: skip
+    table = pd.concat(parts, ignore_index=True).drop(columns="coarse")
+    listed = pd.read_csv(home / "classes.csv").set_index("Class ID (int)")["Class Name (str)"]
+    unknown = sorted(set(table["label"]) - set(listed.index))
+    if unknown:
+        raise StudyError(f"class {unknown[0]} is not in {home / 'classes.csv'}. Get it again.")
+    kind = table["path"].str.split("/").str[1].groupby(table["label"]).first()
+    names = kind + "/" + listed.reindex(kind.index)
+    number = kind.groupby(kind).cumcount()
+    split = number.map(lambda at: GROCERY_TURN[at % len(GROCERY_TURN)])
+    table = table.assign(path="dataset/" + table["path"], class_name=table["label"].map(names))
+    table = table.assign(split=table["label"].map(split)).sort_values("path", ignore_index=True)
+    return table[["path", "label", "class_name", "split"]]
+
+
+def grocery_catalogue(root: Path) -> pd.DataFrame:
+    """The catalogue image of every class: path (relative to `root`), label."""
+    table = pd.read_csv(root / "dataset" / "classes.csv")
+    path = "dataset" + table["Iconic Image Path (str)"]
+    return pd.DataFrame({"path": path, "label": table["Class ID (int)"]})
+
+
 def rendered(root: Path) -> pd.DataFrame:
     """The embedded data set as lib.data.drawn.dataset writes it (it names its own splits)."""
     table = pd.read_csv(root / "index.csv")
@@ -164,60 +198,67 @@ def rendered(root: Path) -> pd.DataFrame:
 
 
 def own_folder(root: Path) -> pd.DataFrame:
-    """Images of one's own: one folder per class."""
-    folders = sorted(place for place in root.iterdir() if place.is_dir())
-    rows = [
-        (file.relative_to(root).as_posix(), label, place.name)
-        for label, place in enumerate(place for place in folders if pictures(place))
-        for file in pictures(place)
-    ]
-    if not rows:
-        raise StudyError(
-            f"{root} holds no pictures. Put them there as <class>/<picture>.jpg, or with a "
-            "labels.csv of the columns path, label and, if you like, split."
-        )
-    return pd.DataFrame(rows, columns=["path", "label", "class_name"])
+    """Images of one's own in class folders (lib.data.own)."""
+    return own.by_folders(root)[0]
 
 
 def own_csv(root: Path) -> pd.DataFrame:
-    """Images of one's own: labels.csv with path, label (any text) and an optional split."""
-    file = root / "labels.csv"
-    table = pd.read_csv(file, dtype=str, keep_default_na=False)
-    missing = {"path", "label"} - set(table)
-    if missing:
-        raise StudyError(f"{file} lacks the column {sorted(missing)[0]}; it has {list(table)}.")
-    blank = np.flatnonzero((table["path"] == "") | (table["label"] == ""))
-    if len(blank):
-        raise StudyError(f"{file}: line {blank[0] + 2} lacks its path or label.")
-    table["class_name"] = table["label"]
-    table["label"] = np.unique(table["class_name"], return_inverse=True)[1]
-    columns = ["path", "label", "class_name"]
-    if "split" in table:
-        table["split"] = table["split"].replace({"val": "validation"})
-        wrong = table.loc[~table["split"].isin(SPLITS), "split"]
-        if len(wrong):
-            raise StudyError(f"{file} has split {wrong.iloc[0]!r}; known: {', '.join(SPLITS)}.")
-        columns.append("split")
-    return table[columns]
+    """Images of one's own with labels.csv (lib.data.own)."""
+    return own.by_labels(root)[0]
 
 
 def split_classes(labels: pd.Series, seed: int = 0, shares: dict[str, float] | None = None):
     """A class-disjoint split of labels, decided by the seed; at least two classes a split.
 
+    Validation gets five classes, the fewest that give an interval, where training keeps as many.
+
     Args:
         labels: (N,) whole numbers.
         shares: share of the classes in validation and test (the paper's CUB: 0.125 and 0.5).
     """
-    shares = {"validation": 0.125, "test": 0.5} | (shares or {})
     classes = np.random.default_rng(seed).permutation(np.sort(labels.unique()))
-    count = {name: max(2, round(shares[name] * len(classes))) for name in ("validation", "test")}
+    count = _counts(len(classes), shares or {})
     if len(classes) - sum(count.values()) < 2:
         raise StudyError(
             f"{len(classes)} classes cannot be split into train, validation and test with two or "
             f"more classes each (validation {count['validation']}, test {count['test']}). Give "
-            "more classes (eight at least), smaller shares, or a labels.csv with a split column."
+            "more classes (six at least), smaller shares, or a labels.csv with a split column."
         )
     edge = count["validation"] + count["test"]
     part = {label: "validation" for label in classes[: count["validation"]]}
     part |= {label: "test" for label in classes[count["validation"] : edge]}
     return labels.map(lambda label: part.get(label, "train"))
+
+
+def _counts(classes: int, shares: dict[str, float]) -> dict[str, int]:
+    """How many of `classes` go into validation and into the test."""
+    unknown = set(shares) - {"validation", "test"}
+    if unknown or not all(0 < share < 1 for share in shares.values()):
+        raise StudyError(
+            f"shares are {shares}; wanted: validation and test, each between 0 and 1."
+        )
+    wanted = {"validation": 0.125, "test": 0.5} | shares
+    count = {name: max(2, round(wanted[name] * classes)) for name in ("validation", "test")}
+    if "validation" not in shares and classes - count["test"] - FIVE >= FIVE:
+        count["validation"] = max(FIVE, count["validation"])
+    if "test" not in shares and classes - count["validation"] - FIVE >= 2:
+        count["test"] = max(FIVE, count["test"])
+    if "test" not in shares:
+        count["test"] = max(2, min(count["test"], classes - count["validation"] - 2))
+    return count
+
+
+def completed(table: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+    """A table whose split column lacks validation or test: those get classes of train by the seed.
+
+    The test gets half of them, validation a quarter, two classes at least.
+    """
+    table = table.copy()
+    for split, share in (("test", 0.5), ("validation", 0.25)):
+        if (table["split"] == split).any():
+            continue
+        own_classes = np.sort(table.loc[table["split"] == "train", "label"].unique())
+        count = max(2, round(share * len(own_classes)))
+        dealt = np.random.default_rng(seed).permutation(own_classes)[:count]
+        table.loc[table["label"].isin(dealt), "split"] = split
+    return table

@@ -13,15 +13,14 @@ from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
-from PIL import Image, ImageOps
 
 from lib.core.errors import DamagedFile, StudyError
 from lib.core.files import atomic, key_of, read_json, sealed, write_json
 from lib.core.hardware import workers
 from lib.core.progress import track
+from lib.data.decode import open_image, shrink
 
 AHEAD = 256  # files in memory at a time
-BROKEN = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
 TEXT = dict.fromkeys(("path", "class_name", "split"), str)  # a class may be called 007 or NA
 Made = TypeVar("Made")
 
@@ -31,47 +30,6 @@ def in_order(work: Callable[[Path], Made], files: list[Path], title: str) -> Ite
     with ThreadPoolExecutor(workers()) as pool:
         for start in track(range(0, len(files), AHEAD), title, -(-len(files) // AHEAD)):
             yield from pool.map(work, files[start : start + AHEAD])
-
-
-def shrunk_size(width: int, height: int, side: int) -> tuple[int, int]:
-    """Width and height after the shorter one is brought to `side` (torchvision's rule)."""
-    if width <= height:
-        return side, int(side * height / width)
-    return int(side * width / height), side
-
-
-def upright(image: Image.Image) -> Image.Image:
-    """An image as people see it: turned by its EXIF tag, RGB, 8 bits, the first frame.
-
-    Transparent parts are put on white; 16 bits are scaled to 8 (Pillow alone would cut them off).
-    """
-    if image.mode.startswith("I"):
-        deep = np.asarray(image).astype(np.uint32).clip(0, 65535)
-        image = Image.fromarray((deep // 257).astype(np.uint8))
-    image = ImageOps.exif_transpose(image)
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        solid = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(solid, image.convert("RGBA"))
-    return image.convert("RGB")
-
-
-def open_image(path: Path) -> Image.Image:
-    """Decode an image to upright RGB; a broken or missing file raises with its name."""
-    try:
-        with Image.open(path) as image:
-            return upright(image)
-    except FileNotFoundError as error:
-        raise StudyError(f"{path} is wanted and does not exist. Put it back.") from error
-    except BROKEN as error:
-        raise StudyError(f"{path} cannot be decoded ({error}). Replace or remove it.") from error
-
-
-def shrink(image: Image.Image, side: int) -> np.ndarray:
-    """Bring the shorter side to `side` with an antialiased bilinear filter; uint8 HxWxC."""
-    size = shrunk_size(*image.size, side)
-    if image.size != size:
-        image = image.resize(size, Image.Resampling.BILINEAR)
-    return np.asarray(image)
 
 
 def decode_all(files: list[Path], side: int, title: str) -> Iterator[np.ndarray]:
@@ -173,6 +131,8 @@ def finished(record: Path, request: str, folder: Path) -> Store | None:
     try:
         facts, store = read_json(record), Store.open(folder)
     except StudyError:
+        return None
+    if facts.pop("seal", None) not in (None, key_of(**facts)):
         return None
     same = facts.get("request") == request and facts.get("store") == store.fingerprint
     return store if same else None

@@ -145,21 +145,47 @@ def joint(
     """A contrast's mean over models with its joint interval: one row a group of `by`.
 
     Classes are resampled once for all models of a group, so the interval is that of the mean: a
-    mean of the models' ends would be too wide. It covers other classes, not other trainings.
+    mean of the models' ends would be too wide. Where a group was trained with two seeds or more,
+    it covers other trainings, too (statistics.with_trainings).
 
     Returns:
-        `by`, value, low, high, n (queries), models (how many); empty where nothing was measured.
+        `by`, value, low, high, n (queries), models, seeds (how many); empty where nothing was
+        measured.
     """
     sums, counts = class_sums(classes, metric, LEVEL)
     pairs = [(a, b) for name, a, b in contrasts(list(sums.columns)) if name == contrast]
     pairs = [(a, b) for a, b in pairs if a[3:] == (condition, sides)]
     if not pairs:
-        return pd.DataFrame(columns=[*by, "value", "low", "high", "n", "models"])
+        return pd.DataFrame(columns=[*by, "value", "low", "high", "n", "models", "seeds"])
     moved = pd.DataFrame({a: sums[a] - sums[b] for a, b in pairs})
     moved.columns = pd.MultiIndex.from_tuples(moved.columns, names=LEVEL)
-    groups = moved.T.groupby(level=list(by), sort=False)
-    table = _with_interval(groups.mean().T, counts, list(by))
-    return table.assign(models=groups.size().to_numpy())
+    return over_models(moved, counts, list(by))
+
+
+def joint_levels(
+    classes: pd.DataFrame, by: tuple[str, ...] = ("arm",), metric: str = "map_at_r"
+) -> pd.DataFrame:
+    """Levels (both sides) with joint intervals, as `joint`: one row a group of `by` x condition."""
+    sums, counts = class_sums(classes[classes["sides"] == "both"], metric, LEVEL)
+    return over_models(sums, counts, [*by, "condition"])
+
+
+def over_models(sums: pd.DataFrame, counts: pd.Series, by: list[str]) -> pd.DataFrame:
+    """Means over the columns of each group of `by`, their intervals over classes and trainings.
+
+    Args:
+        sums, counts: of `class_sums`, or differences of its columns; `seed` among their levels.
+    """
+    groups = sums.T.groupby(level=by, sort=False)
+    mean = groups.mean().T
+    table = _with_interval(mean, counts, by).assign(models=groups.size().to_numpy())
+    level = (sums.sum() / counts.sum()).rename("value").reset_index()
+    halves, seeds = [], []
+    for row, (_, own) in zip(table.itertuples(), level.groupby(by, sort=False), strict=True):
+        means = own.groupby("seed")[["value"]].mean()
+        halves.append(statistics.with_trainings([row.high - row.value], means)[0])
+        seeds.append(len(means))
+    return table.assign(low=table["value"] - halves, high=table["value"] + halves, seeds=seeds)
 
 
 def intervals(classes: pd.DataFrame) -> pd.DataFrame:

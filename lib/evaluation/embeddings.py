@@ -122,6 +122,8 @@ class View:
 
 def plan(conditions: list[str], draws: int, draws_control: int) -> list[tuple[str, int]]:
     """Pairs (condition, draw): `draws` for random_background, `draws_control` for the others."""
+    if len(set(conditions)) < len(conditions):
+        raise StudyError(f"the conditions are {conditions}; name each once.")
     if "clean" not in conditions:
         raise StudyError("the conditions must hold 'clean': everything is compared with it.")
     if draws < 1 or draws_control < 1:

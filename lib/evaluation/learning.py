@@ -1,5 +1,6 @@
 """Did a model learn? Its gain over the untrained trunk on validation, and a verdict."""
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +13,7 @@ from lib.core.code import fingerprint
 from lib.core.files import key_of
 from lib.evaluation import embeddings, statistics
 from lib.evaluation.models import Model
+from lib.evaluation.statistics import MIN_CLASSES
 from lib.images.scenes import Scenes
 from lib.training import arms, validation
 
@@ -50,7 +52,9 @@ def verdict(low: float, best: int, last: int, patience: int) -> tuple[bool, str]
         patience: epochs without a better score that ended the training.
     """
     after = last - best
-    if not low > 0:  # too few classes have no interval: NaN
+    if math.isnan(low):
+        return False, f"not known: an interval needs at least {MIN_CLASSES} validation classes"
+    if not low > 0:
         return False, "did not rise clearly above the untrained trunk"
     if after == 0:
         return False, f"still rising at the last epoch, {last}: cut by the budget"

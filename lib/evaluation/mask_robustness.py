@@ -28,9 +28,17 @@ def names(study: str, variants: list[str]) -> list[str]:
         StudyError: a variant that is neither.
     """
     own = sources.mask_source(study)
-    found = [own, *(_named(own, variant) for variant in variants)]
+    found = named(own, variants)
     made = sorted(file.parent.name for file in paths.StudyPaths(study).masks.glob("*/masks.json"))
     return found + [name for name in made if name not in found and _fits(study, name)]
+
+
+def named(own: str, variants: list[str]) -> list[str]:
+    """The study's own masks and those that its variants stand for, each once.
+
+    A variant that is the study's own source adds nothing and is left out.
+    """
+    return list(dict.fromkeys([own, *(_named(own, variant) for variant in variants)]))
 
 
 def _named(own: str, variant: str) -> str:
@@ -119,15 +127,21 @@ def sensitivity(study: str, variants: list[str], seed: int = 0) -> pd.DataFrame:
     Clean images have no mask in them and are embedded once. `masks` names the kind, `usable` is the
     share of the test images that are composited; the others keep their own background.
     """
-    scenes = Scenes(study, sources.mask_source(study), hardware.device())
-    rows, found = scenes.store.rows("test"), []
-    for name in names(study, variants):
-        other = through(scenes, *load(study, name)) if found else scenes
-        usable = float(other.usable[rows].mean())
-        for model in first_loss(study):
-            for condition in CONDITIONS:
-                seen = scenes if condition == "clean" else other
-                view = embeddings.View(study, model, seen, seed)
-                table = effects.by_class(view.table(condition, 0, "both"))
-                found.append(table.assign(masks=name, usable=usable))
+    scenes, arms = Scenes(study, sources.mask_source(study), hardware.device()), first_loss(study)
+    found = [through_masks(study, scenes, arms, name, seed) for name in names(study, variants)]
+    return pd.concat(found, ignore_index=True)
+
+
+def through_masks(
+    study: str, scenes: Scenes, arms: list[models.Model], name: str, seed: int = 0
+) -> pd.DataFrame:
+    """The rows of `sensitivity` through one of `names`."""
+    own = name == sources.mask_source(study)
+    other, found = scenes if own else through(scenes, *load(study, name)), []
+    usable = float(other.usable[scenes.store.rows("test")].mean())
+    for model in arms:
+        for condition in CONDITIONS:
+            view = embeddings.View(study, model, scenes if condition == "clean" else other, seed)
+            table = effects.by_class(view.table(condition, 0, "both"))
+            found.append(table.assign(masks=name, usable=usable))
     return pd.concat(found, ignore_index=True)

@@ -54,7 +54,7 @@ def measure(
     history.to_csv(folder / "training.csv", index=False, lineterminator="\n")
     for number, (model, entry) in enumerate(models, start=1):
         say(f"{study}: model {number} of {len(models)} ({name_of(*_who(model))})")
-        _one(study, model, entry, scenes, planned, history, folder)
+        measure_model(study, model, entry, scenes, planned, history, folder)
     _labels(scenes).to_csv(folder / "labels.csv", index=False, lineterminator="\n")
     _sweep(folder, {name_of(*_who(model)) for model, _ in models})
     _pictures(study, scenes, conditions, folder)
@@ -84,7 +84,7 @@ def _classes(scenes: Scenes) -> dict[str, int]:
     return {split: int(labels.nunique()) for split, labels in index.groupby("split")["label"]}
 
 
-def _one(
+def measure_model(
     study: str,
     model: Model,
     entry: dict[str, Any],

@@ -134,7 +134,8 @@ class Measured:
     @cached_property
     def labels(self) -> pd.DataFrame:
         """The test classes: label, class_name, images, uniformity of their backgrounds."""
-        return pd.read_csv(self._there("labels.csv"))
+        text = {"dtype": {"class_name": str}, "na_values": {"uniformity": [""]}}
+        return pd.read_csv(self._there("labels.csv"), keep_default_na=False, **text)  # a class NA
 
     @cached_property
     def training(self) -> pd.DataFrame:
@@ -145,7 +146,9 @@ class Measured:
     def learning(self) -> pd.DataFrame:
         """Did it learn: a row a model (lib.evaluation.learning.gain)."""
         names = self.models[1:]
-        return pd.DataFrame([read_json(self._there(f"learning/{name}.json")) for name in names])
+        rows = [read_json(self._there(f"learning/{name}.json")) for name in names]
+        numbers = ["untrained", "kept", "gain", "low", "high"]
+        return pd.DataFrame(rows).astype(dict.fromkeys(numbers, float))
 
     def tiles(self, name: str) -> tuple[list[np.ndarray], pd.DataFrame]:
         """A sheet of small pictures and its table."""

@@ -134,7 +134,10 @@ def predict(name: str, image: Image.Image) -> Image.Image:
     return session(name).predict(image)[0]
 
 
-def _chunk(job: tuple[str, list[Path], list[tuple[int, int]], Path]) -> Path:
+Chunk = tuple[str, list[Path], list[tuple[int, int]], Path]  # model, images, sizes, file
+
+
+def make_chunk(job: Chunk) -> Path:
     """Predict the masks of some images and keep them; a chunk on disk is not made again."""
     name, files, sizes, target = job
     if not target.exists():
@@ -164,20 +167,24 @@ def fetch(name: str) -> None:
         session(name)
 
 
-def rembg_masks(name: str, study: str, store: Store, workers: int) -> Iterator[np.ndarray]:
-    """Masks of every image by rembg; killed and started again, it goes on where it stopped."""
-    files = source_files(study)
-    fetch(name)
+def chunks(name: str, study: str, store: Store, files: list[Path]) -> list[Chunk]:
+    """The work of `rembg_masks` in parts that depend on nothing but their images."""
     key = key_of(model=name, code=fingerprint("masks"), store=store.fingerprint, chunk=CHUNK)
     folder = paths.StudyPaths(study).scratch / f"masks-{key}"
     sizes = list(zip(store.index["width"], store.index["height"], strict=True))
-    jobs = [
+    return [
         (name, files[i : i + CHUNK], sizes[i : i + CHUNK], folder / f"{i:07d}.npz")
         for i in range(0, len(files), CHUNK)
     ]
+
+
+def rembg_masks(name: str, study: str, store: Store, workers: int) -> Iterator[np.ndarray]:
+    """Masks of every image by rembg; killed and started again, it goes on where it stopped."""
+    jobs = chunks(name, study, store, source_files(study))
+    fetch(name)
     context = multiprocessing.get_context("spawn")  # a fork would inherit torch's threads
     with context.Pool(workers) as pool:
-        done = pool.imap(_chunk, jobs)
+        done = pool.imap(make_chunk, jobs)
         for path in track(done, f"{study}: {name} masks (chunks of {CHUNK})", len(jobs)):
             yield from _masks_in(path)
 

@@ -20,9 +20,10 @@ from lib.core.errors import StudyError
 from lib.core.files import digest, key_of, read_json, sealed, space_left, write_json, write_table
 from lib.core.hardware import workers as cores
 from lib.data import datasets
+from lib.data.decode import fault
 from lib.data.mirror import bring
 from lib.data.prepare import about, original_files
-from lib.data.store import BROKEN, Store, sizes_of, write_store
+from lib.data.store import TEXT, Store, sizes_of, write_store
 from lib.masks import rembg_models
 from lib.masks.transforms import TRANSFORMS
 
@@ -74,8 +75,8 @@ def read_true(file: Path, size: tuple[int, int]) -> np.ndarray:
     try:
         with Image.open(file) as image:
             mask = image.convert("L")
-    except BROKEN as error:
-        raise StudyError(f"{file} cannot be decoded ({error}). Replace it.") from error
+    except Exception as error:  # a decoder raises whatever it likes
+        raise StudyError(f"{file} cannot be decoded ({fault(error, file)}). Replace it.") from error
     off = abs(mask.width * size[1] / mask.height - size[0])
     if off > max(2, 0.02 * size[0]):  # a copy of another size may be rounded otherwise
         raise StudyError(
@@ -159,6 +160,15 @@ SOURCES: dict[str, Source] = {
 def usable(areas: pd.Series) -> pd.Series:
     """Which masks show an object, by their areas (means, 0 to 1): the rule above."""
     return areas.between(EMPTY, FULL)
+
+
+def check(name: str, dataset: str) -> None:
+    """Refuse a source that nobody knows, or that a data set does not have; needs no images."""
+    source, _ = get(name)
+    if source is SOURCES["box"] and not datasets.get(dataset).boxes:
+        raise StudyError(
+            f"{datasets.get(dataset).title} brings no bounding boxes. Choose another mask source."
+        )
 
 
 def changed(mask: np.ndarray, steps: list[str]) -> np.ndarray:
@@ -259,7 +269,7 @@ def load_masks(study: str, source: str) -> tuple[Store, pd.DataFrame]:
     if facts.get("masks") != made.fingerprint:
         raise StudyError(f"{folder} was written only in part. Run 02_masks again.")
     sealed([folder / "areas.csv"], facts.get("areas", ""), "Run 02_masks again.")
-    return made, pd.read_csv(folder / "areas.csv")
+    return made, pd.read_csv(folder / "areas.csv", dtype=TEXT, keep_default_na=False)
 
 
 def mask_source(study: str) -> str:

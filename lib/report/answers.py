@@ -17,27 +17,31 @@ from lib.report.shift_tables import (
     PAPER,
     arms_of,
     contrasts_of,
-    joint_levels,
+    few_classes,
     label_of,
     means,
     pair_label,
     percent_lost,
+    shown_as,
     told,
 )  # fmt: skip
 from lib.report.style import label
 from lib.training import arms
 
+LITTLE, MOST = 0.10, 0.90  # of the image marked as object, of the masks usable: below, a warning
+
 
 def cost_table(classes: pd.DataFrame) -> pd.DataFrame:
     """MAP@R clean and under a random background, points lost and their share: a row an arm."""
-    level = joint_levels(classes, ["arm"]).set_index(["arm", "condition"])
+    level = effects_of.joint_levels(classes).set_index(["arm", "condition"])
     lost = effects_of.joint(classes, "shifted-clean", "random_background", "both")
     rows = {}
     for row in lost.to_dict("records"):
         clean, moved = (100 * level.loc[(row["arm"], kind), "value"] for kind in PAPER)
+        share = 1 - moved / clean if clean else np.nan
         rows[label(row["arm"])] = {
             "clean, % ↑": clean, "random background, % ↑": moved, "points lost ↓": told(row, -100),
-            "share lost ↓": f"{1 - moved / clean:.0%}", "models": row["models"],
+            "share lost ↓": shown_as(share, "{:.0%}"), "models": row["models"],
         }  # fmt: skip
     return pd.DataFrame.from_dict(rows, orient="index")
 
@@ -46,7 +50,7 @@ def alone_table(classes: pd.DataFrame) -> pd.DataFrame:
     """MAP@R in percent of the whole image, the object alone and the background alone, by arm."""
     shown = {"clean": "whole image", "foreground_only": "object alone"}
     shown |= {"background_only": "background alone"}
-    found = joint_levels(classes[classes["condition"].isin(shown)], ["arm"])
+    found = effects_of.joint_levels(classes[classes["condition"].isin(shown)])
     found = found.assign(text=[told(row) for row in found.to_dict("records")])
     wide = found.pivot(index="arm", columns="condition", values="text").loc[arms_of(found)]
     wide = wide[[kind for kind in shown if kind in wide]].rename(columns=shown)
@@ -128,6 +132,36 @@ def not_trained(learning: pd.DataFrame) -> str:
     return ", ".join(rows) or "none"
 
 
+def masks_note(file: Path, dataset: str) -> tuple[str, str]:
+    """How many test masks are usable and how much they cover, and a warning ("": none), in words.
+
+    What a mask misses of an object counts as background: where it marks little, a drop is partly
+    one of objects replaced.
+
+    Args:
+        file: masks.csv of page 02.
+    """
+    if not file.exists():
+        return "", ""
+    table = pd.read_csv(file)
+    keep = (table["dataset"] == dataset) & (table["split"] == "test") & (table["source"] == "used")
+    known = table[keep].set_index("metric")["value"]
+    if "area_mean" not in known:
+        return "", ""
+    usable, area = 1 - known["empty_share"] - known["full_share"], known["area_mean"]
+    told = (
+        f"Masks: {usable:.0%} of the test images have a usable one; on average they mark "
+        f"{area:.0%} of the image as object."
+    )
+    if area >= LITTLE and usable >= MOST:
+        return told, ""
+    return told, (
+        f"The masks find little (usable: {usable:.0%}, marked as object: {area:.0%} of the image): "
+        "what they miss of an object is replaced with the background, so that a loss here may be "
+        "one of objects. Look at page 02 before believing it."
+    )
+
+
 # ----------------------------------------------------------------------------- attention
 
 
@@ -163,7 +197,7 @@ def attention_table(rows: pd.DataFrame) -> pd.DataFrame:
 
 def model_rows(classes: pd.DataFrame) -> list[dict[str, Any]]:
     """What the front page's table shows: a row a loss and arm, percent and points, over seeds."""
-    level = joint_levels(classes, ["loss", "arm"])
+    level = effects_of.joint_levels(classes, ("loss", "arm"))
     wide = level.pivot(index=["loss", "arm"], columns="condition", values="value") * 100
     by = ("loss", "arm")
     lost = effects_of.joint(classes, "shifted-clean", "random_background", "both", by=by)
@@ -208,11 +242,19 @@ def front_page_entry(
         for arm in arms_of(table)
     }
     looked = scores.groupby("arm", sort=False)["value"].mean() if len(scores) else pd.Series()
+    notes = m.facts["note"], *masks_note(folder / "masks.csv", m.facts["dataset"])[1:]
+    notes = *notes, few_classes(len(m.labels))
     return {
-        "study": m.study, "dataset": m.facts["dataset"], "note": m.facts["note"],
+        "study": m.study, "dataset": m.facts["dataset"], "note": " ".join(filter(None, notes)),
         "finding": finding, "map_at_r_percent": found, "models": model_rows(m.classes),
         "share_lost": percent_lost(table).round(4).to_dict(), "gains": gains(m.classes),
         "attention_score": looked.round(4).to_dict(), "queries": int(table["n"].max()),
         "losses": m.losses, "arms": m.arms, "seeds": len(m.seeds),
         "tables_sha256": {file.name: digest(file)[:16] for file in sorted(folder.glob("*.csv"))},
     }  # fmt: skip
+
+
+def metrics(entry: dict[str, Any]) -> dict[str, Any]:
+    """The headline numbers of `front_page_entry`, for `dvc metrics`."""
+    names = ("map_at_r_percent", "share_lost", "attention_score")
+    return {name: entry[name] for name in names}

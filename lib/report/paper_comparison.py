@@ -26,7 +26,7 @@ def levels(classes: pd.DataFrame, scores: pd.DataFrame, dataset: str) -> pd.Data
         classes: lib.evaluation.measured. scores: lib.report.answers.attention, or empty.
     """
     keys = [*LINE, "condition"]
-    ours = shift_tables.joint_levels(classes, LINE)
+    ours = effects_of.joint_levels(classes, tuple(LINE))
     ours[ENDS] *= 100
     theirs = shift_tables.published(dataset).rename(columns={"mean": "paper"})
     both = ours.merge(theirs[[*keys, "paper"]], on=keys)
@@ -68,7 +68,7 @@ def effects(classes: pd.DataFrame, scores: pd.DataFrame, dataset: str) -> pd.Dat
                 loss: look.get((loss, arm), np.nan) - look.get((loss, than), np.nan)
                 for loss in rows["loss"]
             }
-            rows = rows.assign(arm=arm, models=scores["seed"].nunique())
+            rows = rows.assign(arm=arm, seeds=scores["seed"].nunique())
             what = f"{pair_label(contrast)}, attention"
             found.append(_cells("attention score", what, rows, 1, theirs))
     return pd.concat(found, ignore_index=True)
@@ -77,7 +77,7 @@ def effects(classes: pd.DataFrame, scores: pd.DataFrame, dataset: str) -> pd.Dat
 def _drops(classes: pd.DataFrame, paper: pd.Series) -> pd.DataFrame:
     setting = ("shifted-clean", "random_background", "both")
     part = effects_of.joint(classes, *setting, by=("loss", "arm"))
-    clean = shift_tables.joint_levels(classes[classes["condition"] == "clean"], LINE)
+    clean = effects_of.joint_levels(classes[classes["condition"] == "clean"], tuple(LINE))
     clean = clean.set_index(LINE)["value"]
     cells = []
     for arm, rows in part.groupby("arm", sort=False):
@@ -100,7 +100,7 @@ def _cells(measure: str, what: str, rows: pd.DataFrame, scale: float, paper: dic
     """The rows of the losses that the paper has beside its values."""
     part = rows.assign(paper=rows["loss"].map(paper).astype(float)).dropna(subset="paper")
     part[ENDS] *= scale
-    part = part.rename(columns={"value": "ours", "models": "seeds"})
+    part = part.rename(columns={"value": "ours"})
     agree = np.sign(part["ours"]) == np.sign(part["paper"])
     return part.assign(measure=measure, what=what, same_sign=agree).reindex(columns=COLUMNS)
 

@@ -15,6 +15,7 @@ from lib.report.shift_tables import lines_of
 from lib.report.style import colour, headline, label, plt
 
 # Okabe-Ito; a marker of its own each, so that colour is not needed
+FEW = "too few classes for intervals"
 LINES = ["#000000", "#E69F00", "#56B4E9", "#009E73", "#999999", "#0072B2", "#D55E00", "#CC79A7"]
 SHAPES = ["o", "s", "^", "D", "v", "P", "X", "*"]
 
@@ -25,11 +26,47 @@ def matrix_finding(effects: pd.DataFrame) -> str:
     `effects` are rows of attention_methods.csv whose arm is a pair.
     """
     part = effects[effects["metric"] == SCORE]
+    if part["low"].isna().all():
+        return f"Which explanations give higher scores is not known ({FEW})"
     told = []
     for pair, rows in part.groupby("arm", sort=False):
         arm, than = ("random weights" if x == "random" else label(x) for x in pair.split("-"))
         told.append(f"{arm} than {than} by {(rows['low'] > 0).sum()} of {len(rows)}")
     return f"Significantly higher scores: {', '.join(told)} explanations"
+
+
+def faithfulness_finding(areas: pd.DataFrame) -> str:
+    """How many maps order pixels better than chance does. `areas`: faithfulness_table."""
+    own = areas[areas["map"].str.contains("/")]
+    apart = own[own["metric"] == "deletion_area_minus_random_patches"]["high"]
+    if apart.isna().all():
+        return f"Whether maps beat a random order of patches is not known ({FEW})"
+    better = (apart < 0).sum()
+    return (
+        f"Deletion finds {better} of {len(apart)} maps significantly better than a random order "
+        "of patches"
+    )
+
+
+def link_finding(link: pd.DataFrame) -> str:
+    """For how many models a higher score goes with a smaller loss. `link`: score_vs_drop.link."""
+    images = link[link["over"] == "images"]
+    outcome = first_outcome(images)
+    low = images[images["outcome"] == outcome]["low"]
+    what = {"map_at_r_change": "a significantly smaller loss of precision",
+            "similarity_kept": "an embedding that moves significantly less"}  # fmt: skip
+    if low.isna().all():
+        return f"Whether a higher score goes with a smaller loss is not known ({FEW})"
+    return (
+        f"A higher score goes with {what[outcome]} for the images of {(low > 0).sum()} of "
+        f"{len(low)} models"
+    )
+
+
+def first_outcome(rows: pd.DataFrame) -> str:
+    """The first outcome that was measured: precision needs a random background."""
+    there = set(rows["outcome"])
+    return next((name for name in OUTCOMES if name in there), next(iter(OUTCOMES)))
 
 
 def matrix_figure(table: pd.DataFrame, controls: int, title: str, note: str) -> Figure:
@@ -129,11 +166,14 @@ def link_figure(means: pd.DataFrame, link: pd.DataFrame, title: str, note: str) 
     places, names = lines_of([*images[MODEL].drop_duplicates().itertuples(index=False, name=None)])
     size = (9, max(4, 0.34 * len(names) + 2.2))
     figure, axes = plt.subplots(1, 2, figsize=size, width_ratios=[1, 1.3])
-    for arm, part in means[means["outcome"] == "map_at_r_change"].groupby("arm", sort=False):
-        at = part["value"] * 100
+    outcome = first_outcome(means)
+    precision = outcome == "map_at_r_change"
+    for arm, part in means[means["outcome"] == outcome].groupby("arm", sort=False):
+        at = part["value"] * (100 if precision else 1)
         dots = pd.DataFrame({"value": part["score"], "low": part["score"], "high": part["score"]})
         interval(axes[0], dots, at, arm, label=label(arm), capsize=0)
-    axes[0].set(xlabel="mean attention score ↑", ylabel="change of MAP@R in points ↑")
+    words = "change of MAP@R in points ↑" if precision else "similarity to the clean embedding ↑"
+    axes[0].set(xlabel="mean attention score ↑", ylabel=words)
     axes[0].legend(fontsize=9)
     _forest(axes[1], images, places)
     axes[1].set_yticks(range(len(names)), names, fontsize=8)

@@ -21,10 +21,15 @@ ALL = "all arms"
 
 
 def precision_changes(queries: pd.DataFrame) -> pd.DataFrame:
-    """Per model and query: random background minus clean, mean over draws (column value)."""
+    """Per model and query: random background minus clean, mean over draws (column value).
+
+    Empty where the random background was not measured.
+    """
     part = queries[queries["sides"] == "both"]
     mean = part.groupby([*MODEL, "row", "condition"], sort=False)["map_at_r"].mean()
     wide = mean.unstack("condition")
+    if not {"clean", "random_background"} <= set(wide):
+        return pd.DataFrame(columns=[*MODEL, "row", "value"])
     return (wide["random_background"] - wide["clean"]).rename("value").reset_index()
 
 
@@ -32,7 +37,7 @@ def joined(scores: pd.DataFrame, changes: dict[str, pd.DataFrame]) -> pd.DataFra
     """Score and outcome side by side: one row an image x model x outcome."""
     part = scores[(scores["metric"] == SCORE) & scores["defined"]]
     part = part[[*MODEL, "row", "label", "value"]].rename(columns={"value": "score"})
-    tables = [table.assign(outcome=name) for name, table in changes.items()]
+    tables = [table.assign(outcome=name) for name, table in changes.items() if len(table)]
     after = pd.concat(tables)[[*MODEL, "row", "outcome", "value"]]
     return part.merge(after, on=[*MODEL, "row"])
 

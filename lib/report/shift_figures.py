@@ -163,6 +163,8 @@ def uniformity(classes: pd.DataFrame, link: pd.DataFrame) -> Shown:
     apart = row["low"] > 0 or row["high"] < 0
     what = "Classes with similar backgrounds lose " + ("more" if row["value"] < 0 else "less")
     what = what if apart else "No significant link between background uniformity and loss"
+    if np.isnan(row["low"]):
+        what = "Too few classes to tell whether those with similar backgrounds lose more"
     title = f"{what} ({label(row.name)}: Spearman correlation {shift_tables.told(row, 1, 2)})"
     mean = classes.groupby(["arm", "label"])[["uniformity", "change"]].mean().reset_index()
     size = (3 * len(arms) + 0.8, 3.8)
@@ -189,6 +191,12 @@ def mask_sensitivity(sensitivity: pd.DataFrame) -> Shown:
         f"Through how many of {len(masks)} kinds of masks MAP@R falls significantly under a random "
         f"background: {per_arm(lower, '{:.0f}')}"
     )
+    if down["high"].isna().all():
+        mean = 100 * down.groupby("arm", sort=False)["value"].mean()
+        title = (
+            f"Change of MAP@R under a random background, mean over {len(masks)} kinds of masks "
+            f"(too few classes for intervals): {per_arm(mean, '{:+.1f}')}"
+        )
     size = (9, (0.25 + 0.1 * len(arms)) * len(masks) + 2.4)
     figure, axes = plt.subplots(1, 2, figsize=size, sharey=True, sharex=True)
     for axis, kind in zip(axes, kinds, strict=True):

@@ -1,6 +1,7 @@
 """Tables of what the background does to retrieval: models side by side, and the published ones."""
 
 import difflib
+import re
 from collections.abc import Iterable
 
 import numpy as np
@@ -109,8 +110,25 @@ def told(row, scale: float = 100, digits: int = 1) -> str:
 
 def per_arm(values: pd.Series, form: str) -> str:
     """`base 56 %, BGAugment 34 %` of a series indexed by arm (or contrast)."""
-    words = (f"{pair_label(name)} {form.format(value)}" for name, value in values.items())
+    words = (f"{pair_label(name)} {shown_as(value, form)}" for name, value in values.items())
     return ", ".join(words).replace(" %", "%").replace("%", " %")
+
+
+def shown_as(value: float | str, form: str) -> str:
+    """A value in a form; a dash where it is not known, and no minus before a zero."""
+    if isinstance(value, float) and np.isnan(value):
+        return "–"
+    return re.sub(r"^-(?=0\.?0*(\D|$))", "", form.format(value))
+
+
+def few_classes(classes: int) -> str:
+    """Why there are no intervals, where there are none; "" where there are enough classes."""
+    if classes >= statistics.MIN_CLASSES:
+        return ""
+    return (
+        f"No intervals: the test has {classes} classes, and an interval over classes needs at "
+        f"least {statistics.MIN_CLASSES}."
+    )
 
 
 def percent_lost(table: pd.DataFrame) -> pd.Series:
@@ -154,15 +172,6 @@ def levels(table: pd.DataFrame) -> pd.DataFrame:
     keys = [*trained_models.MODEL, "condition"]
     models = _map_at_r(table).groupby(keys, sort=False)["value"].agg(["mean", "std"]) * 100
     return means(models.reset_index(), [*MODEL, "condition"], ["mean", "std"])
-
-
-def joint_levels(classes: pd.DataFrame, by: list[str]) -> pd.DataFrame:
-    """MAP@R (both sides) per condition and group of `by`: mean over models, joint interval."""
-    keys = [*by, "condition"]
-    sums, counts = effects_of.class_sums(classes[classes["sides"] == "both"], "map_at_r", keys)
-    mean, half = statistics.class_bootstrap(sums, counts)
-    table = sums.columns.to_frame(index=False)
-    return table.assign(value=mean, low=mean - half, high=mean + half)
 
 
 def published(dataset: str) -> pd.DataFrame:

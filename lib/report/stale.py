@@ -20,6 +20,7 @@ from lib.core.files import digest
 
 PASSED_OVER = ("__pycache__", ".ipynb_checkpoints")  # as in .dvcignore
 LOCAL = "data/"  # what git does not hold
+KEPT_BY_DVC = "/metrics.json"
 FACTS = "data/facts"
 
 
@@ -62,6 +63,7 @@ def changed(stage: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for entry in [*stage.get("deps", []), *stage.get("outs", [])]:
         path, out = entry["path"], entry in stage.get("outs", [])
         local = path.startswith(LOCAL) and not path.startswith(FACTS)
+        local |= path.endswith(KEPT_BY_DVC)
         seen = checksum(path, paths.ROOT)
         if seen == entry["md5"] or (seen is None and local):
             continue

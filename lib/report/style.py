@@ -1,16 +1,20 @@
 """One style for all figures, and one way to show them: title is the finding, PNG and SVG kept."""
 
 import io
+import re
 import textwrap
+import unicodedata
 from pathlib import Path
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from IPython.display import Image as Picture
 from IPython.display import Markdown, display
 
 from lib.core.files import atomic
+from lib.report.letters import make_legible
 from lib.training import arms
 
 # Okabe-Ito, safe for colour-blind readers; an arm has its colour everywhere
@@ -33,6 +37,7 @@ STYLE = {
     "legend.frameon": False,
     "svg.hashsalt": "bgbias",  # else the identifiers inside an SVG differ at every run
     "figure.constrained_layout.use": True,
+    "text.parse_math": False,  # a class may be called $x$
 }
 
 
@@ -66,8 +71,10 @@ def legend(names: list[str]) -> list[plt.Line2D]:
 
 
 def use_style() -> None:
-    """Set the study's style for all figures that follow."""
+    """Set the study's style for all figures and tables that follow, whatever the user's is."""
+    mpl.rcdefaults()
     mpl.rcParams.update(STYLE)
+    pd.set_option("display.html.use_mathjax", False, "styler.html.mathjax", False)
 
 
 def show(
@@ -84,13 +91,16 @@ def show(
     if figure is None:
         display(Markdown(alt))
         return
-    kind = "jpeg" if photographs else "png"
+    kind, note = "jpeg" if photographs else "png", make_legible(figure)
     data = keep(figure, folder, name, photographs)
+    if note:
+        display(Markdown(plain(note)))
     display(Picture(data, format=kind, alt=alt, metadata={"alt": alt}))
 
 
 def keep(figure: plt.Figure, folder: Path, name: str, photographs: bool = False) -> bytes:
     """Write a figure as PNG and SVG (or as JPEG) under `folder`, close it, and return its bytes."""
+    make_legible(figure)
     data = io.BytesIO()
     kind = "jpeg" if photographs else "png"
     options = {"pil_kwargs": {"quality": 80}} if photographs else {"metadata": {"Software": None}}
@@ -102,6 +112,22 @@ def keep(figure: plt.Figure, folder: Path, name: str, photographs: bool = False)
             figure.savefig(temporary, format="svg", metadata={"Date": None})
     plt.close(figure)
     return data.getvalue()
+
+
+def plain(text: str) -> str:
+    """Text for Markdown, in which no letter of a name means anything."""
+    return re.sub(r"([\\`*_{}\[\]<>#|$~])", r"\\\1", text)
+
+
+def short(name: str, width: int = 22) -> str:
+    """A name cut to the width of so many Latin letters (those of Chinese are twice as wide)."""
+    kept = ""
+    for letter in name:
+        width -= 2 if unicodedata.east_asian_width(letter) in "WF" else 1
+        if width < 0:
+            break
+        kept += letter
+    return kept
 
 
 def headline(figure: plt.Figure, finding: str, note: str = "", size: float = 11) -> None:
@@ -157,7 +183,9 @@ def rounded(value: float, digits: int = 1, sign: str = "") -> str:
     """`value` with so many digits, one more where it would read as zero and is not.
 
     So the reader sees on which side of zero the end of an interval lies. `sign` "+" writes the
-    sign of positive numbers, too.
+    sign of positive numbers, too. A number that is not known is a dash.
     """
+    if np.isnan(value):
+        return "–"
     digits += round(value, digits) == 0 and round(value, digits + 1) != 0
     return f"{round(value, digits) + 0.0:{sign}.{digits}f}"  # + 0.0: no -0.0

@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 
 from lib.images.scenes import Scenes
 from lib.report.shift_figures import Shown
-from lib.report.shift_tables import arms_of, label_of
+from lib.report.shift_tables import arms_of, label_of, per_arm
 from lib.report.style import COLOURS, colour, contact_sheet, headline, label, legend, marker, plt
 from lib.training import arms, losses
 from lib.training import sampling as sampling_
@@ -27,10 +27,18 @@ def seen(tiles: list[np.ndarray], table: pd.DataFrame) -> Shown:
 def sampling(scenes: Scenes, loss: str, batch: int) -> str:
     """How a batch is put together, in words; classes with too few images are named."""
     labels = scenes.store.labels[scenes.store.rows("train")]
-    m = max(losses.get(loss).per_class, -(-batch // len(np.unique(labels))))
-    short = sampling_.short_classes(labels, m)
-    drawn = f"{short:,} of the classes have fewer than {m}, drawn with replacement"
-    return f"{m} image(s) of each of {batch // m} classes" + f"; {drawn}" * bool(short)
+    plan = sampling_.plan(loss, batch, len(np.unique(labels)))
+    own, short = losses.get(loss).per_class, sampling_.short_classes(labels, plan.per_class)
+    words = [f"{plan.per_class} image(s) of each of {plan.classes} classes"]
+    if plan.per_class > own:
+        words.append(f"more than the loss's own {own}: there are too few classes to fill a batch")
+    if plan.batch != batch:
+        words.append(f"{plan.batch} images instead of {batch}, which cannot be dealt out evenly")
+    if short:
+        words.append(
+            f"{short:,} of the classes have fewer than {plan.per_class}, drawn with replacement"
+        )
+    return "; ".join(words)
 
 
 def loss_table(scenes: Scenes, names: list[str], dataset: str, batch: int) -> pd.DataFrame:
@@ -50,7 +58,7 @@ def loss_table(scenes: Scenes, names: list[str], dataset: str, batch: int) -> pd
 def curves(history: pd.DataFrame, learning: pd.DataFrame) -> Shown:
     """Loss and validation MAP@R over epochs: a row a loss, all arms and seeds; kept: ringed."""
     mean = learning.groupby("arm", sort=False)["gain"].mean()
-    words = ", ".join(f"{label(arm)} {100 * value:+.1f}" for arm, value in mean.items())
+    words = per_arm(100 * mean, "{:+.1f}")
     title = f"Validation MAP@R gained over the untrained trunk, points: {words}"
     names = list(history["loss"].unique())
     size = (11, 2.4 * len(names) + 1.3)

@@ -22,6 +22,7 @@ GRID = 2.0**25
 NORM_TOLERANCE = 1e-3
 SPARE = 12  # candidates beyond k in the short list
 BLOCK = 32  # columns of a coarse product of which first only the greatest is looked at
+ROWS = 2**16  # of a gallery at a time, where a difference of all would take its memory again
 SAMPLE = 64  # queries that a coarse product is tried on
 
 
@@ -67,7 +68,8 @@ class _Draft:
 def _coarse(exact: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """`exact` (n, D) in a coarse type, and the norm of what each row lost (n,)."""
     made = exact.to(dtype)
-    return made, (exact - made).norm(dim=1)
+    pairs = zip(exact.split(ROWS), made.split(ROWS), strict=True)
+    return made, torch.cat([(one - other).norm(dim=1) for one, other in pairs])
 
 
 def drafts_of(queries: Tensor, gallery: Tensor, exclude: Tensor, k: int) -> tuple[_Draft, ...]:
@@ -214,7 +216,8 @@ def _check_embeddings(embeddings: Tensor, name: str) -> Tensor:
         )
     if embeddings.device.type == "mps":
         embeddings = embeddings.cpu()  # no float64 there
-    norm = embeddings.double().norm(dim=1)
+    exact = embeddings.to(torch.float64, copy=True)  # in place from here: a gallery may be large
+    norm = exact.norm(dim=1)
     for bad, what, remedy in (
         (~norm.isfinite(), "NaN or infinite values", "look at the model and its input"),
         (norm == 0, "zero rows", "their direction is undefined; look at the model"),
@@ -222,7 +225,7 @@ def _check_embeddings(embeddings: Tensor, name: str) -> Tensor:
     ):
         if bad.any():
             raise ValueError(f"{name} has {what}: {listed(bad)}; {remedy}")
-    return (embeddings.double() * GRID).round() / GRID
+    return exact.mul_(GRID).round_().div_(GRID)
 
 
 def check_exclude(exclude: Tensor | None, queries: Tensor, gallery: Tensor | None) -> Tensor:

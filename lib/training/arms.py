@@ -8,7 +8,6 @@ without one there gets the next of the palette.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,25 +15,11 @@ from torch import Tensor
 from lib.core.errors import StudyError
 from lib.images.composite import composite
 from lib.images.scenes import TrainingBatch
+from lib.training import terms
+from lib.training.terms import GREY, Step
 
 View = Callable[[TrainingBatch], Tensor]
 UNTRAINED = "untrained"  # the trunk before training: a baseline beside the arms, not an arm
-
-
-@dataclass(frozen=True)
-class Step:
-    """What an arm's own loss term sees of a training step, all on the device.
-
-    `images` (B, 3, s, s) are the normalised inputs, `masks` (B, 1, s, s) lie in [0, 1],
-    `embeddings` (B, D) have length 1, `labels` are (B,).
-    """
-
-    model: Any
-    images: Tensor
-    masks: Tensor
-    embeddings: Tensor
-    labels: Tensor
-    loss: Tensor
 
 
 @dataclass(frozen=True)
@@ -49,7 +34,8 @@ class Arm:
         reference: the arm that it is compared with; None for the arm that others start from.
         views: how often each image stands in a batch, every time with draws of its own; a batch
             then holds fewer images, so that a step costs the same.
-        term: added to the loss of every step.
+        term: added to the loss of every step (lib.training.terms).
+        source: where the idea comes from.
     """
 
     label: str
@@ -58,6 +44,7 @@ class Arm:
     reference: str | None = "base"
     views: int = 1
     term: Callable[[Step], Tensor] | None = None
+    source: str = ""
 
 
 def as_taken(batch: TrainingBatch) -> Tensor:
@@ -86,13 +73,34 @@ def photographs(batch: TrainingBatch) -> Tensor:
 
 def grey(batch: TrainingBatch) -> Tensor:
     """One grey, as in the test condition `foreground_only`."""
-    return torch.full_like(batch.images, 127.0)
+    return torch.full_like(batch.images, GREY)
 
 
+PAPER = "Kobs & Hotho 2022 (arXiv 2210.01615)"
+MOVED = "random_background"
 ARMS: dict[str, Arm] = {
-    "base": Arm("base", as_taken, reference=None),
-    "bgaugment": Arm("BGAugment", replaced(photographs), select_on="random_background"),
-}
+    "base": Arm("base", as_taken, reference=None, source=PAPER),
+    "bgaugment": Arm("BGAugment", replaced(photographs), MOVED, source=PAPER),
+    # remedies beside the paper's (07_remedies)
+    "greyaugment": Arm(
+        "GreyAugment", replaced(grey), MOVED, source="control: removed instead of replaced"
+    ),
+    "pairs": Arm(
+        "Pairs", replaced(photographs), MOVED, views=2,
+        source="two backgrounds an image: CLAD (arXiv 2210.02748)",
+    ),
+    "guided": Arm(
+        "Guided", as_taken, MOVED, term=terms.guide,
+        source="a teacher sees the object alone: after Guided DML (arXiv 2206.02029)",
+    ),
+    "attribution_penalty": Arm(
+        "Attribution penalty", as_taken, MOVED, term=terms.background_relevance,
+        source="gradient x input on the background: after Faster ISNet (arXiv 2401.08409)",
+    ),
+    "bgaugment_25": Arm("BGAugment, 25 %", replaced(photographs, 0.25), MOVED, source="dose"),
+    "bgaugment_50": Arm("BGAugment, 50 %", replaced(photographs, 0.50), MOVED, source="dose"),
+    "bgaugment_75": Arm("BGAugment, 75 %", replaced(photographs, 0.75), MOVED, source="dose"),
+}  # fmt: skip
 
 
 def get(name: str) -> Arm:

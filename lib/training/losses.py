@@ -94,7 +94,11 @@ LOSSES: dict[str, Loss] = {
     ),
 }
 
-SAME_AS = {"rendered": "cub200", "folder": "cub200"}  # data sets that the paper does not have
+SAME_AS = {
+    "rendered": "cub200",
+    "folder": "cub200",
+    "grocery": "sop",
+}  # data sets that the paper does not have
 
 
 def get(name: str) -> Loss:
@@ -105,7 +109,7 @@ def get(name: str) -> Loss:
 
 
 def _for(values: dict[str, Any], dataset: str) -> Any:
-    """The value for a data set: its own, else CUB's where the paper lacks the set, else ANY's."""
+    """The value for a data set: its own, that of SAME_AS where the paper lacks it, else ANY's."""
     return values.get(SAME_AS.get(dataset, dataset), values.get(ANY))
 
 

@@ -84,7 +84,7 @@ DIFFERENCES = (
                "further ones, and a changed query against a clean gallery",
                "chosen: tells the background from cut-and-paste artefacts"),
     Difference("attention score where it is undefined", "not said",
-               "counted and left out", "chosen: no NaN in a mean"),
+               "counted and left out", "chosen: a mean is of known numbers"),
     Difference("trunk, crop, optimiser, steps (CPU studies)", "see the table of page 03",
                "see the table of page 03", "forced: two cores; the GPU studies keep the paper's"),
     Difference("mask model (CPU studies)", "U2-Net", "the small U2-Net (u2netp)",

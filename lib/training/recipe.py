@@ -50,6 +50,8 @@ def check(recipe: Recipe) -> Recipe:
     }
     counts = ("embedding", "image_size", "batch", "iterations", "epochs", "patience")
     wrong |= {f"{name} is not a positive number": getattr(recipe, name) < 1 for name in counts}
+    rates = ("lr_trunk", "lr_head", "lr_loss", "weight_decay")
+    wrong |= {f"{name} is negative": not getattr(recipe, name) >= 0 for name in rates}
     if any(wrong.values()):
         found = "; ".join(text for text, is_wrong in wrong.items() if is_wrong)
         raise StudyError(f"this cannot be trained: {found}. Change the study's train section.")

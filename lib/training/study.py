@@ -15,10 +15,9 @@ from lib.core.progress import say
 from lib.data.prepare import about
 from lib.images.scenes import Scenes
 from lib.masks.sources import mask_source
-from lib.training import arms as arm_table
 from lib.training import losses as loss_table
 from lib.training.fit import fit, speed
-from lib.training.recipe import Recipe
+from lib.training.recipe import Recipe, check
 
 
 def measure(
@@ -34,29 +33,44 @@ def measure(
     Returns:
         The histories: one row a loss, arm, seed, epoch and condition.
     """
-    shared = dict(
-        trunk=trunk, embedding=embedding, image_size=image_size, optimiser=optimiser,
-        lr_trunk=lr_trunk, lr_head=lr_head, weight_decay=weight_decay, batch=batch,
-        iterations=iterations, epochs=epochs, patience=patience, precision=precision,
+    made = recipes(
+        about(study)["dataset"], losses, arms, seeds, lr_loss, trunk=trunk, embedding=embedding,
+        image_size=image_size, optimiser=optimiser, lr_trunk=lr_trunk, lr_head=lr_head,
+        weight_decay=weight_decay, batch=batch, iterations=iterations, epochs=epochs,
+        patience=patience, precision=precision,
     )  # fmt: skip
-    dataset, recipes = about(study)["dataset"], []
+    return train_all(study, made, Scenes(study, mask_source(study), device()))
+
+
+def recipes(
+    dataset: str,
+    losses: list[str],
+    arms: list[str],
+    seeds: list[int],
+    lr_loss: float,
+    **shared: Any,
+) -> list[Recipe]:
+    """The recipes of a study's models, each checked; needs no images.
+
+    Raises:
+        StudyError: a list that is empty or names something twice, or that nobody knows.
+    """
+    found = []
     for loss in names("losses", losses):
-        loss_table.get(loss)
+        loss_table.arguments(loss, dataset)
         own = lr_loss or loss_table.learning_rate(loss, dataset) or 0.0
-        recipes += [
-            Recipe(dataset=dataset, loss=loss, arm=arm, seed=seed, lr_loss=own, **shared)
+        found += [
+            check(Recipe(dataset=dataset, loss=loss, arm=arm, seed=seed, lr_loss=own, **shared))
             for seed in names("seeds", seeds)
             for arm in names("arms", arms)
         ]
-    return train_all(study, recipes, Scenes(study, mask_source(study), device()))
+    return found
 
 
 def names(what: str, given: list) -> list:
     """`given`, if it is a list of one or more different entries."""
     if not given or len(set(given)) < len(given):
         raise StudyError(f"`{what}` is {given}; wanted: one or more, each once.")
-    for arm in given if what == "arms" else []:
-        arm_table.get(arm)
     return given
 
 
@@ -91,9 +105,15 @@ def train_all(study: str, recipes: list[Recipe], scenes: Scenes) -> pd.DataFrame
 
 def _delivered(weights: Path, recipe: Recipe, folder: Path) -> dict[str, Any]:
     """Copy a model's weights to `folder`; returns its entry in models.json."""
-    name = f"{recipe.arm}-{recipe.seed}.safetensors"
-    with atomic(folder / name) as temporary:
+    made = entry(weights, recipe)
+    with atomic(folder / made["weights"]) as temporary:
         shutil.copyfile(weights, temporary)
+    return made
+
+
+def entry(weights: Path, recipe: Recipe) -> dict[str, Any]:
+    """What models.json says of a model that `fit` has finished."""
+    name = f"{recipe.arm}-{recipe.seed}.safetensors"
     kept = ("loss", "arm", "seed", "trunk", "embedding", "image_size")
     facts = {"precision": used(recipe.precision, device().type), "weights": name}
     facts |= {

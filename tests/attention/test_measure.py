@@ -98,7 +98,7 @@ def test_examples_are_the_extremes_and_the_middle_by_rule():
 @pytest.mark.parametrize(
     "names, seeds, change",
     [
-        (["base"], (0,), {"methods": [], "noise_levels": [], "copies_levels": []}),
+        (["base"], (0,), {"methods": [], "noise_levels": [0.15], "copies_levels": [1]}),
         (["base", "bgaugment"], (0, 1), {}),
         (
             ["base", "bgaugment", "greyaugment"],

@@ -7,6 +7,7 @@ from lib.core.errors import StudyError
 from lib.core.parameters import check_parameters
 from lib.data import prepare
 from lib.evaluation import measure as evaluation
+from lib.evaluation import remedies_measure
 from lib.images import conditions
 from lib.masks import quality as masks
 from lib.run import parameters
@@ -49,6 +50,7 @@ MEASURING = {
     "train": training.measure,
     "shift": evaluation.measure,
     "attention": attention.measure,
+    "remedies": remedies_measure.measure,
 }
 
 

@@ -178,3 +178,16 @@ def test_the_measuring_step_prepares_a_study(home: Path, monkeypatch, looked: li
     backgrounds.prepare_backgrounds("s", "rendered", 2, 0, 20)
     assert len(looked) == 2 * (16 + 6)
     assert before == {file: file.read_bytes() for file in before}
+
+
+def test_drawn_backgrounds_stand_in_where_none_can_be_fetched(home: Path, monkeypatch) -> None:
+    store = backgrounds.prepare_backgrounds("s", "nowhere or rendered", 2, seed=0, side=20)
+    assert backgrounds.source_of("s") == "rendered" and len(store) == 6
+    for k in range(9):
+        save(home / "nowhere" / f"{k}.png", k)
+    same = backgrounds.prepare_backgrounds("s", "nowhere or rendered", 2, seed=0, side=20)
+    assert same.fingerprint == store.fingerprint  # a page tells what was measured
+    backgrounds.prepare_backgrounds("s", "nowhere or rendered", 2, seed=0, side=20, afresh=True)
+    assert backgrounds.source_of("s") == "nowhere"
+    with pytest.raises(StudyError, match="no background photographs in .*else"):
+        backgrounds.prepare_backgrounds("s", "elsewhere", 2, seed=0, side=20)

@@ -204,3 +204,27 @@ def test_the_authors_repository_is_unpacked_and_its_commit_checked(
     )
     monkeypatch.setattr(download, "_attempt", None)  # nothing more is downloaded
     backgrounds.pools("unsplash", 0, 0, 20)
+
+
+def test_groceries_are_split_by_class_within_every_kind(home: Path) -> None:
+    """Ten fruits and nine packages, two images each, listed in three files of the authors'."""
+    base, lines = home / "raw" / "grocery" / "dataset", []
+    for label in range(19):
+        kind = f"Fruit/f{label}" if label < 10 else f"Packages/Juice/p{label}"
+        lines += [f"train/{kind}/{label}_{k}.jpg, {label}, 0" for k in range(2)]
+    base.mkdir(parents=True)
+    rows = [f"{'fp'[label > 9]}{label},{label},/iconic/{label}.jpg" for label in range(19)]
+    head = "Class Name (str),Class ID (int),Iconic Image Path (str)"
+    (base / "classes.csv").write_text("\n".join([head, *rows]) + "\n")
+    for name, part in (("train", lines[:20]), ("val", lines[20:21]), ("test", lines[21:])):
+        (base / f"{name}.txt").write_text("\n".join(part) + "\n")
+    folder = datasets.locate("grocery")[0]
+    table = datasets.read("grocery", folder)
+    assert len(table) == 38 and table["path"].str.startswith("dataset/train/").all()
+    by_class = table.groupby("class_name")["split"].unique()
+    assert (by_class.map(len) == 1).all()
+    order = [by_class[f"Packages/p{label}"][0] for label in range(10, 18)]
+    turn = ["train", "test"] * 3 + ["validation", "test"]
+    assert order == turn and by_class["Fruit/f8"][0] == "train"
+    catalogue = readers.grocery_catalogue(folder)
+    assert catalogue.to_numpy().tolist()[18] == ["dataset/iconic/18.jpg", 18]

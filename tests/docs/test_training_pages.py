@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from lib.core import hardware
+from lib.evaluation import remedies
 from lib.images.scenes import Scenes
 from lib.models import trunks
 from lib.models.embedder import Embedder
@@ -45,7 +46,7 @@ def test_every_added_arm_trains(study: str, tables: None) -> None:
     known = set(arms.ARMS)
     run("add-an-arm.md")
     added = [name for name in arms.ARMS if name not in known]
-    assert added == ["greyaugment", "half", "faded", "pairs"]
+    assert added == ["blackaugment", "tenth", "faded", "pulled"]
     trunks.TRUNKS["tiny"] = trunks.Trunk(lambda pretrained: Tiny(), "", trunks.LITE, 8, "")
     scenes, recipe = Scenes(study, "drawn"), recipes.Recipe(**TINY)
     seen = {}
@@ -55,7 +56,19 @@ def test_every_added_arm_trains(study: str, tables: None) -> None:
         seen[name] = made.model.head.weight.detach().clone()
     for name in added:
         assert not torch.equal(seen[name], seen["base"]), name
-    assert arms.pairs(["base", "pairs", "half"]) == [("pairs", "base"), ("half", "base")]
+    assert arms.pairs(["base", "pulled", "tenth"]) == [("pulled", "base"), ("tenth", "base")]
+
+
+def test_the_added_remedy_dims_the_background_alone() -> None:
+    try:
+        run("add-a-remedy.md")
+        show = remedies.REMEDIES["dimmed"].show
+    finally:
+        remedies.REMEDIES.pop("dimmed", None)
+    masks = np.zeros((1, 4, 4), np.float32)
+    masks[:, 1:3] = 1
+    made = show(np.full((1, 4, 4, 3), 90, np.uint8), masks)
+    assert (made[0, 1:3] == 90).all() and (made[0, [0, 3]] == 30).all()
 
 
 def test_the_added_trunk_embeds(tables: None) -> None:

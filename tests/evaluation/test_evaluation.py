@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
+from scipy import stats as scipy_stats
 
 from lib.core import paths
 from lib.core.errors import StudyError
@@ -245,7 +246,7 @@ def test_sensitivity_compares_like_with_like(study: str, models: list) -> None:
 
 
 def test_a_mean_over_models_has_the_interval_of_the_mean() -> None:
-    """Resampled by hand: the models' mean of each query, then whole classes."""
+    """Resampled by hand: the models' mean of each query, then whole classes, then trainings."""
     rows = queries(seeds=2)
     found = effects_of.joint(effects_of.by_class(rows), "shifted-clean", PLACES[1], "both")
     assert found["arm"].tolist() == ["untrained", "base", "bgaugment"]
@@ -257,12 +258,14 @@ def test_a_mean_over_models_has_the_interval_of_the_mean() -> None:
     expected = statistics.mean_by_class_bootstrap(moved.to_numpy(), labels)
     row = found.set_index("arm").loc["base"]
     assert row["value"] == pytest.approx(expected.mean)
-    assert (row["low"], row["high"]) == pytest.approx((expected.low, expected.high))
-    ends = effects_of.select(
-        effects_of.effects(effects_of.by_class(rows)), "shifted-clean", PLACES[1], "both"
-    )
-    mine = ends[ends["arm"] == "base"]
-    assert row["high"] - row["low"] < (mine["high"] - mine["low"]).mean()
+    per_seed = base[base["condition"].isin([PLACES[1], "clean"])].dropna(subset="map_at_r")
+    per_seed = per_seed.pivot_table(index="seed", columns="condition", values="map_at_r")
+    seeds = per_seed[PLACES[1]] - per_seed["clean"]
+    trainings = abs(seeds.iloc[0] - seeds.iloc[1]) / 2  # standard error of the mean of two
+    half = np.hypot(expected.high - expected.mean, scipy_stats.t.ppf(0.975, 1) * trainings)
+    assert (row["low"], row["high"]) == pytest.approx((row["value"] - half, row["value"] + half))
+    level = effects_of.joint_levels(effects_of.by_class(rows)).set_index(["arm", "condition"])
+    assert level.loc[("base", "clean"), "value"] == pytest.approx(wide["clean"].mean())
 
 
 def test_a_third_arm_gets_its_contrast_and_one_arm_gets_none(monkeypatch) -> None:

@@ -21,7 +21,7 @@ from tests.training.test_trainer import recipe  # noqa: F401 (a fixture)
         (0.01, 4, 5, False, "best at epoch 4; the budget ended 1 epoch"),
         (0.00, 3, 5, False, "did not rise clearly"),
         (-0.2, 0, 2, False, "did not rise clearly"),
-        (float("nan"), 3, 5, False, "did not rise clearly"),
+        (float("nan"), 3, 5, False, "not known"),
     ],
 )
 def test_a_model_is_trained_if_it_rose_and_stopped(

@@ -71,6 +71,25 @@ def test_coverage_of_intervals_over_draws_and_over_seeds(n):
     assert 0.94 <= np.mean([one.low <= 0.3 <= one.high for one in found]) <= 0.96
 
 
+@pytest.mark.parametrize("between", [0.0, 0.02, 0.1])
+def test_coverage_over_classes_and_trainings_together(between):
+    """Classes vary by 0.16, trainings by `between`; truth is the mean over all of both."""
+    generator, hits, repetitions = np.random.default_rng(7), 0, 400
+    for _ in range(repetitions):
+        classes = generator.beta(2, 5, 30)[:, None] - 2 / 7
+        trainings = between * generator.standard_normal((1, 3))
+        cells = classes + trainings + 0.02 * generator.standard_normal((30, 3))
+        mean, half = statistics.class_bootstrap(cells.mean(1, keepdims=True), np.ones(30))
+        half = statistics.with_trainings(half, cells.mean(0)[:, None])
+        hits += abs(mean[0]) <= half[0]
+    assert 0.93 <= hits / repetitions <= 0.995
+
+
+def test_one_training_leaves_the_interval_over_classes():
+    assert statistics.with_trainings([0.2], [[0.5]]) == [0.2]
+    assert np.isnan(statistics.with_trainings([np.nan], [[0.5], [0.6]])).all()
+
+
 def test_coverage_of_paired_differences():
     generator, hits = np.random.default_rng(21), 0
     for _ in range(400):

@@ -10,6 +10,7 @@ from lib.core.errors import StudyError
 from lib.data import prepare
 from lib.evaluation import measured, models
 from lib.masks import sources
+from lib.run import check_studies
 from lib.run.execute import NotebookFailed, execute
 
 
@@ -38,7 +39,7 @@ def test_lists_with_mistakes_are_refused(run: object, words: str) -> None:
 
 
 def test_the_lists_of_the_repository_are_sound() -> None:
-    assert params.main() == 0
+    assert check_studies.main([]) == 0
 
 
 @pytest.mark.fault(
@@ -62,7 +63,7 @@ def test_a_broken_file_is_one_sentence(
     monkeypatch.setattr(paths, "PARAMS", home / "params.yaml")
     with pytest.raises(StudyError, match=words):
         params.study("demo")
-    assert params.main() == 2 and len(capsys.readouterr().err.splitlines()) == 1
+    assert check_studies.main([]) == 2 and len(capsys.readouterr().err.splitlines()) == 1
 
 
 @pytest.mark.fault(

@@ -12,7 +12,7 @@ import yaml
 from lib.core import paths
 
 PIPELINES = [Path("dvc.yaml"), Path("pipelines/dial/dvc.yaml")]
-MEASURING = ("data", "masks", "train", "shift", "attention")
+MEASURING = ("data", "masks", "train", "shift", "attention", "remedies")
 
 
 @pytest.fixture(scope="module")

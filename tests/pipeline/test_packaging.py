@@ -30,8 +30,8 @@ PYTHONS = ["3.11", "3.12"]
 
 
 def declared() -> list[Requirement]:
-    """Every requirement of pyproject.toml, the dev extra included."""
-    lines = PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"]
+    """Every requirement of pyproject.toml, the extras included."""
+    lines = sum(PROJECT["optional-dependencies"].values(), PROJECT["dependencies"])
     return [Requirement(line) for line in lines]
 
 

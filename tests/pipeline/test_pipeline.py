@@ -1,5 +1,6 @@
 """The whole study, tiny, through DVC in a clone: from nothing to the front page."""
 
+import hashlib
 import json
 import os
 import re
@@ -16,10 +17,12 @@ import yaml
 from lib.core import paths
 
 LOSSES = ["triplet", "normalized_softmax"]
-ARMS = ["base", "bgaugment", "greyaugment"]
+ARMS = ["base", "bgaugment", "blackaugment"]
 # The third arm is one entry in the clone, and nothing else.
 ENTRY = """
-ARMS["greyaugment"] = Arm("GreyAugment", replaced(grey), select_on="random_background")
+ARMS["blackaugment"] = Arm(
+    "BlackAugment", replaced(lambda batch: torch.zeros_like(batch.images)), "random_background"
+)
 """
 TINY = {
     "data": {
@@ -44,9 +47,19 @@ TINY = {
                   "images_checks": 6, "copies_levels": [1, 2], "noise_levels": [0.15, 0.3],
                   "methods": ["smoothgrad/distance_to_black", "gradient/distance_to_black",
                               "grad_cam/similarity_to_nearest"]},
+    "remedies": {"conditions": ["clean", "random_background"], "arms": ["base"], "classes": 4,
+                 "remedies": ["cut_out", "box_crop", "late_mask"], "mask_source": "u2netp@160"},
 }  # fmt: skip
-MEASURING = ["data", "masks", "train", "shift", "attention"]
-TELLING = ["page_data", "page_masks", "page_train", "page_shift", "page_attention", "page_report"]
+MEASURING = ["data", "masks", "train", "shift", "attention", "remedies"]
+TELLING = [
+    "page_data",
+    "page_masks",
+    "page_train",
+    "page_shift",
+    "page_attention",
+    "page_report",
+    "page_remedies",
+]
 
 
 class Clone:
@@ -83,16 +96,20 @@ class Clone:
         return made
 
     def repro(self, *targets: str) -> list[str]:
-        """Run `dvc repro` as make does; the names of the stages that ran."""
+        """Run `dvc repro` as make does; the names of the stages that ran, but for `files`.
+
+        That one runs every time.
+        """
         environment = self.environment()
-        subprocess.run([sys.executable, "-m", "lib.core.params"], cwd=self.root, check=True)
+        subprocess.run([sys.executable, "-m", "lib.run.check_studies"], cwd=self.root, check=True)
         done = subprocess.run(
             [sys.executable, "-m", "dvc", "repro", *targets],
             cwd=self.root, env=environment, capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
         lines = done.stdout.splitlines()
-        return [line.split("'")[1] for line in lines if line.startswith("Running stage")]
+        ran = [line.split("'")[1] for line in lines if line.startswith("Running stage")]
+        return [name for name in ran if not name.startswith("files@")]
 
     def bytes_of(self, *patterns: str) -> dict[str, bytes]:
         """Content of all files that match, by name."""
@@ -172,12 +189,12 @@ def test_the_third_arm_is_in_every_table_contrast_and_page(clone: Clone) -> None
                  "attention", "training"):  # fmt: skip
         assert set(ARMS) <= set(pd.read_csv(clone.reports / f"{name}.csv")["arm"]), name
     contrasts = set(pd.read_csv(clone.reports / "effects.csv")["contrast"])
-    assert {"bgaugment-base", "greyaugment-base"} <= contrasts
-    for page in ("03_train", "04_shift", "05_attention", "06_report"):
-        assert "GreyAugment" in (clone.reports / f"{page}.html").read_text(), page
+    assert {"bgaugment-base", "blackaugment-base"} <= contrasts
+    for page in ("03_train", "04_shift", "05_attention", "06_report", "07_remedies"):
+        assert "BlackAugment" in (clone.reports / f"{page}.html").read_text(), page
     for figure in ("03_train/curves", "04_shift/slopes", "05_attention/scores"):
         drawn = (clone.reports / "figures" / f"{figure}.svg").read_text()
-        assert "GreyAugment" in drawn or drawn.count("<!-- GreyAugment") > 0, figure
+        assert "BlackAugment" in drawn or drawn.count("<!-- BlackAugment") > 0, figure
 
 
 def test_masks_made_worse_and_classes_are_reported(clone: Clone) -> None:
@@ -218,6 +235,7 @@ def test_every_page_is_there_and_says_its_numbers(clone: Clone) -> None:
     pages = {file.stem for file in clone.reports.glob("*.html")}
     assert pages == {
         "01_data", "02_masks", "03_train", "04_shift", "05_attention", "06_report",
+        "07_remedies",
     }  # fmt: skip
     answers = json.loads((clone.reports / "answers.json").read_text())
     front = (clone.root / "reports" / "local.html").read_text()
@@ -247,33 +265,67 @@ def test_nothing_changed_runs_nothing(clone: Clone) -> None:
 
 
 def test_results_are_told_without_photographs_and_weights(clone: Clone) -> None:
-    """Notebooks 04 to 06 from the measured tables alone: the same bytes."""
-    before = clone.bytes_of("reports/tiny/0[456]*.*")
-    assert len(before) == 6
+    """Notebooks 04 to 07 from the measured tables alone, by `make pages`' own command."""
+    before = clone.bytes_of("reports/tiny/0[4567]*.*")
+    assert len(before) == 8
     (clone.root / "data").rename(clone.root / "elsewhere")
     shutil.copytree(clone.root / "elsewhere" / "facts", clone.root / "data" / "facts")
     try:
-        for name in ("04_shift", "05_attention", "06_report"):
-            command = [sys.executable, "-m", "lib.run.execute", name, "--study", "tiny"]
-            command += ["--next", ""] if name == "06_report" else []
-            subprocess.run(command, cwd=clone.root, env=clone.environment(), check=True)
-        assert clone.bytes_of("reports/tiny/0[456]*.*") == before
+        command = [sys.executable, "-m", "lib.run.pages", "tiny"]
+        subprocess.run(command, cwd=clone.root, env=clone.environment(), check=True)
+        assert clone.bytes_of("reports/tiny/0[4567]*.*") == before
     finally:
         shutil.rmtree(clone.root / "data")
         (clone.root / "elsewhere").rename(clone.root / "data")
 
 
-def test_one_changed_value_runs_only_what_depends_on_it(clone: Clone) -> None:
+def test_dvcs_own_verbs_work_and_one_changed_value_runs_only_what_depends_on_it(clone) -> None:
+    """docs/dvc.md: metrics, an experiment with one value changed, and the difference it makes."""
+
+    def dvc(*words: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "dvc", *words], cwd=clone.root, env=clone.environment(),
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        return done.stdout
+
     before = clone.bytes_of("reports/tiny/retrieval.csv", "reports/tiny/attention.csv")
-    clone.set(attention={"images": 5})
-    expected = stages("attention", "page_attention", "page_report")
-    assert sorted(clone.repro()) == sorted(expected)
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@example.org"]
+    subprocess.run([*git, "add", "-A"], cwd=clone.root, check=True)
+    subprocess.run([*git, "commit", "-qm", "first run"], cwd=clone.root, check=True)
+    shown = json.loads(dvc("metrics", "show", "--json"))[""]["data"]
+    numbers = shown["reports/tiny/metrics.json"]["data"]
+    answers = json.loads((clone.reports / "answers.json").read_text())
+    assert numbers["map_at_r_percent"] == answers["map_at_r_percent"]
+    dvc("plots", "show")
+    assert "validation MAP@R" in (clone.root / "dvc_plots" / "index.html").read_text()
+
+    told = dvc("exp", "run", "-S", "studies.tiny.attention.images=5").splitlines()
+    ran = [line.split("'")[1] for line in told if line.startswith("Running stage")]
+    expected = stages("attention", "page_attention", "page_report", "page_remedies")
+    assert sorted(ran) == sorted(expected)
     after = clone.bytes_of("reports/tiny/retrieval.csv", "reports/tiny/attention.csv")
     changed = [name for name, content in before.items() if after[name] != content]
     assert changed == ["reports/tiny/attention.csv"]
+    moved = json.loads(dvc("metrics", "diff", "--json"))["diff"]["reports/tiny/metrics.json"]
+    assert {name.split(".")[0] for name in moved} == {"attention_score"}
     clone.set()
     clone.repro()
     assert clone.bytes_of("reports/tiny/attention.csv").items() <= before.items()
+
+
+def test_a_regenerated_model_is_the_one_in_the_manifest(clone: Clone) -> None:
+    """Deleted with all that was kept of it, trained again: the sha256 that the tables name."""
+    manifest = json.loads(
+        (clone.reports / "measured/evaluation/models/triplet-base-0.json").read_text()
+    )
+    weights = clone.root / "data/models/tiny/triplet/base-0.safetensors"
+    for kept in (clone.root / "data/scratch/tiny").glob("triplet-base-0-*"):
+        shutil.rmtree(kept)
+    weights.unlink()
+    assert "train@tiny" in clone.repro("train@tiny")
+    assert hashlib.sha256(weights.read_bytes()).hexdigest() == manifest["model"]
 
 
 def test_an_edited_colour_runs_pages_and_nothing_else(clone: Clone) -> None:

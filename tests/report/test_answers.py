@@ -8,7 +8,7 @@ import pytest
 
 from lib.core import paths
 from lib.evaluation import effects
-from lib.report import answers, style
+from lib.report import answers, shift_tables, style
 from lib.training import arms
 from tests.report import tiny
 
@@ -19,7 +19,6 @@ MANY = [*PAPER, "same_class_background", "other_class_background", "foreground_o
 @pytest.fixture(autouse=True)
 def place(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(paths, "REPORTS", tmp_path / "reports")
-    monkeypatch.setitem(arms.ARMS, "greyaugment", arms.Arm("GreyAugment", arms.replaced(arms.grey)))
     style.use_style()
 
 
@@ -83,3 +82,22 @@ def test_joint_attention_is_narrower_than_the_mean_of_ends() -> None:
     row = answers.attention_table(rows).loc["base"]
     assert row["value"] == pytest.approx(0.5)
     assert row["high"] - row["low"] < 1e-9  # the losses' deviations cancel image by image
+
+
+def test_masks_that_find_little_are_a_warning(tmp_path) -> None:
+    """Crates of fruit: one in twenty pixels is marked; birds fill an eighth of their images."""
+
+    def told(area: float, empty: float) -> tuple[str, str]:
+        rows = [("fruit", "test", "used", name, value, 72) for name, value in
+                {"area_mean": area, "empty_share": empty, "full_share": 0.0}.items()]  # fmt: skip
+        columns = ["dataset", "split", "source", "metric", "value", "n"]
+        pd.DataFrame(rows, columns=columns).to_csv(tmp_path / "masks.csv", index=False)
+        return answers.masks_note(tmp_path / "masks.csv", "fruit")
+
+    assert told(0.13, 0.02)[1] == "" and "98%" in told(0.13, 0.02)[0]
+    assert "5% of the image" in told(0.05, 0.02)[1] and "usable: 60%" in told(0.3, 0.4)[1]
+    assert answers.masks_note(tmp_path / "none.csv", "fruit") == ("", "")
+
+
+def test_few_classes_are_said() -> None:
+    assert shift_tables.few_classes(5) == "" and "4 classes" in shift_tables.few_classes(4)

@@ -154,7 +154,7 @@ def test_one_seed_has_its_interval_and_joint_ones_come_from_the_report(reports, 
     file.write_text(json.dumps(json.loads(file.read_text()) | more), encoding="utf-8")
     soup = study_of(front_page.build(reports, facts))
     row = {tuple(r[:2]): r[2:] for r in cells(soup)}
-    assert row["Triplet", "greyaugment"][:4] == ["30.0", "20.0", "−10.0", "−12.5 to −7.5"]
+    assert row["Triplet", "GreyAugment"][:4] == ["30.0", "20.0", "−10.0", "−12.5 to −7.5"]
     assert "base 60 %" in soup.h2.get_text() and FINDING not in soup.h2.get_text()
 
 

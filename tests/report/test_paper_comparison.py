@@ -7,7 +7,6 @@ import pytest
 
 from lib.core import paths
 from lib.report import paper_comparison
-from lib.training import arms
 from tests.report import tiny
 
 PAPER = ["clean", "random_background"]
@@ -38,7 +37,6 @@ def scores(names: list[str]) -> pd.DataFrame:
 @pytest.fixture
 def classes(tmp_path, monkeypatch) -> pd.DataFrame:
     monkeypatch.setattr(paths, "REPORTS", tmp_path / "reports")
-    monkeypatch.setitem(arms.ARMS, "greyaugment", arms.Arm("GreyAugment", arms.replaced(arms.grey)))
     return tiny.write("tiny", ["base", "bgaugment", "greyaugment"], PAPER).classes
 
 

@@ -27,7 +27,6 @@ MANY = [
 def place(tmp_path, monkeypatch) -> None:
     """Reports of their own, and a third arm."""
     monkeypatch.setattr(paths, "REPORTS", tmp_path / "reports")
-    monkeypatch.setitem(arms.ARMS, "greyaugment", arms.Arm("GreyAugment", arms.replaced(arms.grey)))
     style.use_style()
 
 

@@ -5,7 +5,6 @@ import pytest
 from lib.core import paths
 from lib.core.files import write_json
 from lib.report import style, training_curves
-from lib.training import arms
 from lib.training import study as training
 from tests.report import tiny
 
@@ -20,7 +19,6 @@ PAPER = ["clean", "random_background"]
     ],
 )
 def test_the_page_has_no_holes(study, monkeypatch, names, losses, seeds) -> None:
-    monkeypatch.setitem(arms.ARMS, "greyaugment", arms.Arm("GreyAugment", arms.replaced(arms.grey)))
     m = tiny.write(study, names, PAPER, losses, seeds)
     asked = []
     monkeypatch.setattr(training, "measure", lambda *what, **more: asked.append(what) or m.training)

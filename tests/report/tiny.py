@@ -107,7 +107,8 @@ def write(
         if who[0] != "none":
             write_json(folder / "learning" / f"{name}.json", learning(who))
     history(models).to_csv(folder / "training.csv", index=False)
-    names = {"label": CLASSES, "class_name": [f"class {c}" for c in CLASSES], "images": 4}
+    words = ["NA", "$x$", *(f"class {c}" for c in CLASSES[2:])]
+    names = {"label": CLASSES, "class_name": words, "images": 4}
     labels = pd.DataFrame(names).assign(uniformity=np.linspace(0.3, 0.7, len(CLASSES)))
     labels.to_csv(folder / "labels.csv", index=False)
     masked = [rows((losses[0], arm, seeds[0]), conditions) for arm in arms]

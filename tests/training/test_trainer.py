@@ -185,11 +185,28 @@ def test_a_class_with_too_few_images_gives_some_twice_and_it_is_said(study, reci
     "numbers/batch-m",
     "batch that m does not divide",
     "batch of 10, m = 4",
-    "refused, a fitting number told",
+    "the nearest batch that it divides; the page says so",
 )
-def test_a_batch_that_m_does_not_divide_is_refused(recipe) -> None:
-    with pytest.raises(StudyError, match="a batch of 10 .* with 4 images .* a multiple of 4"):
-        sampling.epoch_rows(np.repeat(np.arange(5), 6), replace(recipe, batch=10), epoch=1)
+def test_a_batch_that_m_does_not_divide_becomes_the_nearest(recipe) -> None:
+    rows = sampling.epoch_rows(np.repeat(np.arange(5), 6), replace(recipe, batch=10), epoch=1)
+    assert rows.shape[1] == 12  # of 8 and 12 the nearer, ties upwards
+    rows = sampling.epoch_rows(np.repeat(np.arange(3), 12), replace(recipe, batch=32), epoch=1)
+    assert all(np.bincount(np.repeat(np.arange(3), 12)[b]).tolist() == [11] * 3 for b in rows)
+
+
+@pytest.mark.parametrize("name", losses.LOSSES)
+def test_any_number_of_classes_and_images_can_be_sampled(recipe, name: str) -> None:
+    for classes in [*range(2, 40), 98]:
+        for batch in (2, 7, 8, 32, 33):
+            labels = np.repeat(np.arange(classes), np.resize([2, 3, 12], classes))
+            asked = replace(recipe, loss=name, batch=batch, iterations=2)
+            m = losses.get(name).per_class
+            for rows in sampling.epoch_rows(labels, asked, epoch=1):
+                counts = np.unique(labels[rows], return_counts=True)[1]
+                assert len(set(counts)) == 1 and len(counts) >= 2 and counts[0] >= m
+                assert abs(len(rows) - batch) <= max(counts[0] / 2, 2 * m - batch)
+            if batch % m == 0 and m * classes >= batch >= 2 * m:
+                assert len(rows) == batch and counts[0] == m  # as in the paper
 
 
 def test_the_number_of_threads_changes_nothing(study, recipe, tmp_path, monkeypatch) -> None:

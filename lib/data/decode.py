@@ -1,0 +1,145 @@
+"""Any image file as people see it: upright, RGB, 8 bits. What cannot be is told in words."""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageCms
+from pillow_heif import register_heif_opener
+
+from lib.core.errors import StudyError
+
+register_heif_opener()  # photographs of telephones; Pillow itself reads the others
+# Formats of images, not of documents, vectors or measurements. TGA has no mark of its own by which
+# it could be told, so that only its suffix counts.
+FORMATS = (
+    "JPEG", "PNG", "WEBP", "AVIF", "HEIF", "JPEG2000", "TIFF", "GIF", "BMP", "DIB", "PPM", "PSD",
+    "QOI", "PCX", "ICO", "SGI",
+)  # fmt: skip
+PICTURES = {
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".avif", ".heic", ".heif", ".hif", ".jp2",
+    ".j2k", ".jpx", ".tif", ".tiff", ".gif", ".bmp", ".dib", ".ppm", ".pgm", ".pnm", ".tga", ".qoi",
+}  # fmt: skip
+LONGEST = 32  # long side by short side: beyond, shrinking to a short side would make it huge
+ORIENTATION = 0x0112  # EXIF tag
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90,
+}  # fmt: skip
+
+Image.MAX_IMAGE_PIXELS = 125_000_000  # Pillow refuses twice as many, and warns from here on
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+
+def opened(path: Path) -> Image.Image:
+    """The image in a file, its pixels not read yet; what is no image raises whatever Pillow does."""
+    return Image.open(path, formats=("TGA",) if path.suffix.lower() == ".tga" else FORMATS)
+
+
+def is_image(path: Path) -> bool:
+    """Whether a file is an image, by its content."""
+    try:
+        with opened(path):
+            return True
+    except Exception:  # a decoder raises whatever it likes
+        return False
+
+
+def orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 2 to 8; 1 (as it is) where the tag is missing, odd or unreadable."""
+    try:
+        found = image.getexif().get(ORIENTATION, 1)
+    except Exception:  # damaged EXIF does not damage the pixels
+        return 1
+    return found if isinstance(found, int) and found in TURNS else 1
+
+
+def frames(image: Image.Image) -> int:
+    """How many frames an image has; 1 where the later ones are damaged (the first is used)."""
+    try:
+        return getattr(image, "n_frames", 1)
+    except Exception:  # a decoder raises whatever it likes
+        return 1
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """An image as people see it: turned by its EXIF tag, RGB, 8 bits, the first frame.
+
+    Transparent parts are put on white; 16 bits are scaled to 8 (Pillow alone would cut them off),
+    numbers with a point are taken as 0 to 1, 0 to 255 or 0 to 65,535, whichever they fill.
+
+    Raises:
+        ValueError: values of another range, or sides that no photograph has.
+    """
+    short, long = sorted(image.size)
+    if short < 1 or long > LONGEST * short:
+        raise ValueError(f"{image.width} x {image.height} pixels: no photograph has such sides")
+    turn = TURNS.get(orientation(image))
+    if image.mode[0] in "IF":
+        image = Image.fromarray(_eight_bits(np.asarray(image), image.mode))
+    if image.mode == "LAB":
+        profiles = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+        image = ImageCms.profileToProfile(image, *profiles, outputMode="RGB")
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        solid = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(solid, image.convert("RGBA"))
+    image = image.convert("RGB")
+    return image if turn is None else image.transpose(turn)
+
+
+def _eight_bits(values: np.ndarray, mode: str) -> np.ndarray:
+    """Grey values of more than 8 bits as uint8."""
+    if mode.startswith("I;16"):
+        return (values.astype(np.uint32) // 257).astype(np.uint8)
+    low, high = float(values.min()), float(values.max())  # NaN fails every comparison below
+    if mode == "F" and 0 <= low and high <= 1:
+        return np.round(values * 255).astype(np.uint8)
+    if mode == "F" and 0 <= low and high <= 255:
+        return np.round(values).astype(np.uint8)
+    if 0 <= low and high <= 65535:
+        return (values.astype(np.uint32) // 257).astype(np.uint8)
+    raise ValueError(
+        f"its values go from {low:g} to {high:g}, and how bright they are meant is not known; "
+        "save it with 8 bits"
+    )
+
+
+def fault(error: Exception, path: Path) -> str:
+    """What a decoder raised, in words."""
+    text = str(error).replace(str(path), path.name).strip()
+    if isinstance(error, (OSError, SyntaxError, ValueError, EOFError)) and text:
+        return text
+    if isinstance(error, MemoryError):
+        return "it needs more memory than there is"
+    if isinstance(error, Image.DecompressionBombError):
+        return text
+    return f"its decoder failed: {type(error).__name__} {text}".strip()
+
+
+def open_image(path: Path) -> Image.Image:
+    """Decode an image to upright RGB; a broken or missing file raises with its name."""
+    try:
+        with opened(path) as image:
+            return upright(image)
+    except FileNotFoundError as error:
+        raise StudyError(f"{path} is wanted and does not exist. Put it back.") from error
+    except Exception as error:  # a decoder raises whatever it likes
+        raise StudyError(
+            f"{path} cannot be decoded ({fault(error, path)}). Replace or remove it."
+        ) from error
+
+
+def shrunk_size(width: int, height: int, side: int) -> tuple[int, int]:
+    """Width and height after the shorter one is brought to `side` (torchvision's rule)."""
+    if width <= height:
+        return side, int(side * height / width)
+    return int(side * width / height), side
+
+
+def shrink(image: Image.Image, side: int) -> np.ndarray:
+    """Bring the shorter side to `side` with an antialiased bilinear filter; uint8 HxWxC."""
+    size = shrunk_size(*image.size, side)
+    if image.size != size:
+        image = image.resize(size, Image.Resampling.BILINEAR)
+    return np.asarray(image)

@@ -1,0 +1,306 @@
+"""A folder of one's own images: which files are images, of which class, in which split.
+
+Everything below the folder is either an image of the study or named with the reason why not.
+"""
+
+import csv
+import io
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import pandas as pd
+
+from lib.core.errors import StudyError
+from lib.data.decode import PICTURES, is_image
+
+LABELS = "labels.csv"
+TRAIN, VALIDATION, TEST = SPLITS = ("train", "validation", "test")
+SPLIT_NAMES = {
+    "train": TRAIN, "training": TRAIN, "val": VALIDATION, "valid": VALIDATION, "dev": VALIDATION,
+    "validation": VALIDATION, "test": TEST, "testing": TEST, "eval": TEST,
+}  # fmt: skip
+MASKS = "masks"  # beside the classes (or images/): exact masks, for the mask source `true`
+SYSTEM = {
+    "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir", "#recycle",
+    "$recycle.bin", "system volume information", "lost+found", "__pycache__", "recycler",
+}  # fmt: skip
+RAW = {
+    ".dng", ".nef", ".cr2", ".cr3", ".arw", ".orf", ".rw2", ".raf", ".pef", ".srw", ".nrw",
+}  # fmt: skip
+# Why a file is no image of the study.
+HIDDEN = "hidden, or of the system"
+NO_IMAGE = "not an image"
+CAMERA = "raw data of a camera: export it as JPEG or TIFF"
+LOOSE = "in no class folder"
+TRUTH = "an exact mask (mask source: true)"
+UNLISTED = f"not in {LABELS}"
+NOWHERE = "a link to nowhere"
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What lies below a folder: images, and (path, why) of all else, both relative to it."""
+
+    images: list[PurePosixPath]
+    left_out: list[tuple[str, str]]
+
+
+def in_order(splits: Iterable[str]) -> list[str]:
+    """Splits in their order."""
+    return sorted(splits, key=SPLITS.index)
+
+
+def hidden(name: str) -> bool:
+    """Whether a file or folder is none that its owner put there to be seen."""
+    return name.startswith((".", "~$")) or name.lower() in SYSTEM
+
+
+def text_of(path: PurePosixPath) -> str:
+    """A path as text; a name in bytes of another encoding raises."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise StudyError(
+            f"{str(path)!r} is no text in UTF-8, so no table can name this image. Rename it."
+        ) from error
+    return str(path)
+
+
+def walk(root: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """os.walk in the order of names, through links, but never into a folder twice."""
+
+    def refuse(error: OSError) -> None:
+        raise StudyError(f"{error.filename} cannot be read ({error.strerror}).") from error
+
+    seen: set[str] = set()
+    for place, folders, files in os.walk(root, onerror=refuse, followlinks=True):
+        real = os.path.realpath(place)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders.sort()
+        yield Path(place), folders, sorted(files)
+
+
+def survey(root: Path) -> Survey:
+    """Look at everything below a folder. Hidden folders are named and not entered."""
+    images: list[PurePosixPath] = []
+    left: list[tuple[str, str]] = []
+    for place, folders, files in walk(root):
+        here = PurePosixPath(place.relative_to(root).as_posix())
+        for name in [name for name in folders if hidden(name)]:
+            left.append((f"{here / name}/", HIDDEN))
+        folders[:] = [name for name in folders if not hidden(name)]
+        for name in files:
+            why = _why_not(place / name)
+            if why == "":
+                text_of(here / name)
+                images.append(here / name)
+            elif name != LABELS or str(here) != ".":
+                left.append((str(here / name), why))
+    return Survey(images, left)
+
+
+def _why_not(file: Path) -> str:
+    """Why a file is no image of the study; "" if it is one, sound or not."""
+    suffix = file.suffix.lower()
+    if hidden(file.name):
+        return HIDDEN
+    if not file.exists():
+        return NOWHERE
+    if suffix in RAW:
+        return CAMERA
+    return "" if suffix in PICTURES or is_image(file) else NO_IMAGE
+
+
+# ---------------------------------------------------------------------------------------- folders
+
+
+def by_folders(root: Path) -> tuple[pd.DataFrame, Survey]:
+    """Classes from folders. Returns the table (path, label, class_name, maybe split), and the rest.
+
+    The class of an image is the topmost folder on its way that holds images itself: what lies in
+    folders inside a class is of that class, a folder that holds only folders is a group, and its
+    classes are called `group/class`. A single folder about everything is passed through; `train`,
+    `val` and `test` above the classes are splits.
+    """
+    found = survey(root)
+    kept, left = _without_masks(found)
+    kept, loose = _in_folders(kept)
+    if not kept:
+        raise StudyError(_nothing(root, found))
+    kept, more, depth = _unwrapped(kept)
+    loose += more
+    splits = _split_folders(root, kept, depth)
+    if splits:
+        loose += [path for path in kept if len(path.parts) == depth + 2]
+        kept = [path for path in kept if len(path.parts) > depth + 2]
+    start = depth + bool(splits)
+    direct = {path.parent.parts for path in kept}
+    names = []
+    for path in kept:
+        way = path.parts[:-1]
+        ends = range(start + 1, len(way) + 1)
+        end = next(end for end in ends if way[:end] in direct)
+        names.append("/".join(way[start:end]))
+    table = pd.DataFrame({"path": [str(path) for path in kept]})
+    table["label"] = np.unique(names, return_inverse=True)[1]
+    table["class_name"] = names
+    if splits:
+        table["split"] = [splits[path.parts[depth]] for path in kept]
+    left += [(str(path), LOOSE) for path in loose]
+    return table, Survey(kept, sorted(left))
+
+
+def _without_masks(found: Survey) -> tuple[list[PurePosixPath], list[tuple[str, str]]]:
+    """Images without those of a folder masks/ that mirrors the classes (or images/)."""
+    masks = [path for path in found.images if path.parts[0] == MASKS and len(path.parts) > 2]
+    others = [path.parts[:-1] for path in found.images if path.parts[0] != MASKS]
+    mirrored = {*others, *(way[1:] for way in others if way[:1] == ("images",))}
+    if not masks or not {path.parts[1:-1] for path in masks} <= mirrored:
+        return list(found.images), list(found.left_out)
+    kept = [path for path in found.images if path not in set(masks)]
+    return kept, [*found.left_out, *((str(path), TRUTH) for path in masks)]
+
+
+def _in_folders(paths: list[PurePosixPath]) -> tuple[list[PurePosixPath], list[PurePosixPath]]:
+    """Images in folders, and those directly at the top."""
+    return [p for p in paths if len(p.parts) > 1], [p for p in paths if len(p.parts) == 1]
+
+
+def _unwrapped(
+    paths: list[PurePosixPath],
+) -> tuple[list[PurePosixPath], list[PurePosixPath], int]:
+    """Pass through folders that hold all the rest: images below, images beside, how many levels."""
+    loose: list[PurePosixPath] = []
+    depth = 0
+    while len({path.parts[depth] for path in paths}) == 1:
+        deeper = [path for path in paths if len(path.parts) > depth + 2]
+        if not deeper:
+            break
+        loose += [path for path in paths if len(path.parts) == depth + 2]
+        paths, depth = deeper, depth + 1
+    return paths, loose, depth
+
+
+def _split_folders(root: Path, paths: list[PurePosixPath], depth: int) -> dict[str, str]:
+    """Folder -> split, where the folders at this level are splits; {} where they are classes."""
+    above = {path.parts[depth] for path in paths if len(path.parts) > depth + 2}
+    named = {name: SPLIT_NAMES[name.lower()] for name in above if name.lower() in SPLIT_NAMES}
+    if len(set(named.values())) < 2:
+        return {}
+    beside = sorted({path.parts[depth] for path in paths} - set(named))
+    if beside:
+        raise StudyError(
+            f"{root} holds splits ({', '.join(sorted(named))}) and beside them {_some(beside)}. "
+            "Move these into a split, or out of the folder."
+        )
+    return named
+
+
+def _nothing(root: Path, found: Survey) -> str:
+    """Why a folder gives no classes, and what to do."""
+    remedy = (
+        "Put them there as <class>/<picture>.jpg, or with a labels.csv of the columns path, label "
+        "and, if you like, split."
+    )
+    if found.images:
+        return f"{len(found.images)} images lie directly in {root}, in no class folder. {remedy}"
+    reasons = pd.Series([why for _, why in found.left_out], dtype=str).value_counts()
+    other = "; ".join(f"{count} {why}" for why, count in reasons.items())
+    return f"{root} holds no pictures{f' ({other})' if other else ''}. {remedy}"
+
+
+def _some(names: list[str], most: int = 5) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+# ------------------------------------------------------------------------------------- labels.csv
+
+
+def _lines(file: Path) -> pd.DataFrame:
+    """labels.csv as text, whatever its encoding (UTF-8, or Windows') and its separator."""
+    data = file.read_bytes()
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = data.decode("cp1252", errors="replace")
+    head = text.split("\n", 1)[0]
+    separator = max(",;\t", key=head.count)
+    try:
+        rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True))
+    except csv.Error as error:
+        raise StudyError(f"{file} is no table ({error}). Look at its quotes.") from error
+    columns = [name.strip().lower() for name in rows[0]] if rows else []
+    for number, row in enumerate(rows[1:], start=2):
+        if row and len(row) != len(columns):
+            raise StudyError(
+                f"{file}: line {number} has {len(row)} fields, the first line {len(columns)}. Put "
+                "a name with commas into quotes."
+            )
+    missing = {"path", "label"} - set(columns)
+    if missing:
+        raise StudyError(f"{file} lacks the column {sorted(missing)[0]}; it has {columns}.")
+    return pd.DataFrame([row for row in rows[1:] if row], columns=columns, dtype=str)
+
+
+def by_labels(root: Path) -> tuple[pd.DataFrame, Survey]:
+    """Classes from labels.csv: path, label (any text), maybe split. Returns the table, the rest."""
+    file = root / LABELS
+    table = _lines(file)
+    words = [name for name in ("label", "split") if name in table]
+    table[words] = table[words].apply(lambda column: column.str.strip())
+    blank = np.flatnonzero((table["path"].str.strip() == "") | (table["label"] == ""))
+    if len(blank):
+        raise StudyError(f"{file}: line {blank[0] + 2} lacks its path or label.")
+    if not len(table):
+        raise StudyError(f"{file} lists no images.")
+    table["path"] = [_below(root, file, name) for name in table["path"]]
+    table["class_name"] = table["label"]
+    table["label"] = np.unique(table["class_name"], return_inverse=True)[1]
+    columns = ["path", "label", "class_name"]
+    if "split" in table:
+        known = table["split"].str.lower().map(SPLIT_NAMES)
+        wrong = table.loc[known.isna(), "split"]
+        if len(wrong):
+            raise StudyError(f"{file} has split {wrong.iloc[0]!r}; known: {', '.join(SPLITS)}.")
+        table["split"] = known
+        columns.append("split")
+    found, listed = survey(root), set(table["path"])
+    kept, left = _without_masks(found)
+    left += [(str(path), UNLISTED) for path in kept if str(path) not in listed]
+    left = [(path, why) for path, why in left if path not in listed]
+    return table[columns], Survey([PurePosixPath(path) for path in table["path"]], sorted(left))
+
+
+def _below(root: Path, file: Path, name: str) -> str:
+    """A path of labels.csv relative to its folder; Windows' backslashes where they are meant."""
+    if not (root / name).exists():
+        name = name.strip().replace("\\", "/")
+    path = Path(name)
+    if path.is_absolute():
+        if not path.is_relative_to(root):
+            raise StudyError(f"{file} names {name}, which is not below {root}.")
+        path = path.relative_to(root)
+    if ".." in path.parts:
+        raise StudyError(f"{file} names {name}, which is not below {root}.")
+    return text_of(PurePosixPath(path.as_posix()))
+
+
+# ------------------------------------------------------------------------------- what was left out
+
+
+def look(root: Path) -> tuple[pd.DataFrame, Survey]:
+    """The table of a folder of one's own, by labels.csv where there is one, and what is left."""
+    return by_labels(root) if (root / LABELS).exists() else by_folders(root)
+
+
+def left_out(root: Path) -> pd.DataFrame:
+    """Everything below a folder that is no image of the study: path, why."""
+    return pd.DataFrame(look(root)[1].left_out, columns=["path", "why"])
+

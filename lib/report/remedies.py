@@ -1,0 +1,225 @@
+"""Tables and figure of 07_remedies: every remedy, trained or at inference, beside the base arm."""
+
+from typing import Any
+
+import matplotlib.pyplot as plt
+import pandas as pd
+
+from lib.core import paths
+from lib.core.errors import StudyError
+from lib.core.files import read_json
+from lib.evaluation import effects as effects_of
+from lib.evaluation.measured import Measured, read_compact
+from lib.evaluation.remedies import REMEDIES
+from lib.evaluation.remedies_measure import NONE, ON_QUERY
+from lib.report.shift_tables import told
+from lib.report.style import colour, headline, label
+from lib.training import arms
+
+ROW = ["arm", "remedy"]
+CLEAN, MOVED = ("clean", "both"), ("random_background", "both")
+# What is shown: (condition, sides) by its heading
+COLUMNS = {
+    "clean": CLEAN,
+    "random background": MOVED,
+    "unshared background": ("unshared_background", "both"),
+    "other-class place": ("other_class_background", "both"),
+    "random, query only": ("random_background", "query"),
+}
+# What a remedy asks for: forward 1 and backward 2 passes of an image count as base's 3
+PASSES = {"guided": "4", "attribution_penalty": "about 5"}
+
+
+def facts(study: str) -> dict[str, Any]:
+    """What was asked: classes, images, masks, usable share by condition, conditions, remedies."""
+    file = paths.StudyPaths(study).measured / "remedies" / "study.json"
+    if not file.exists():
+        raise StudyError(
+            f"{file} does not exist: remedies of study {study} have not been measured so far. Run "
+            f"`make repro` with `run: [{study}]` in params.yaml."
+        )
+    return read_json(file)
+
+
+def read(m: Measured) -> pd.DataFrame:
+    """The measured classes: a row a model, remedy, condition, sides, draw and class."""
+    facts(m.study)
+    folder = paths.StudyPaths(m.study).measured / "remedies" / "classes"
+    return read_compact([folder / f"{name}.parquet" for name in m.models])
+
+
+def rows_of(table: pd.DataFrame) -> list[tuple[str, str]]:
+    """The (arm, remedy) in order: untrained, the arms, then what is done at inference."""
+    names = [NONE, *(name + end for name in REMEDIES for end in ("", ON_QUERY))]
+    found = list(table[ROW].drop_duplicates().itertuples(index=False, name=None))
+    order = [arms.UNTRAINED, *arms.ARMS]
+    return sorted(found, key=lambda row: (names.index(row[1]), order.index(row[0])))
+
+
+def name_of(arm: str, remedy: str) -> str:
+    """`BGAugment, crop to the object` for a row."""
+    if remedy == NONE:
+        return label(arm)
+    bare = remedy.removesuffix(ON_QUERY)
+    return f"{label(arm)}, {REMEDIES[bare].label}" + ", query only" * (bare != remedy)
+
+
+def levels(table: pd.DataFrame) -> pd.DataFrame:
+    """MAP@R with joint interval: a row an arm, remedy, condition and sides."""
+    keys = ["loss", "arm", "seed", "remedy", "condition", "sides"]
+    sums, counts = effects_of.class_sums(table, "map_at_r", keys)
+    return effects_of.over_models(sums, counts, [*ROW, "condition", "sides"])
+
+
+def gains(table: pd.DataFrame, reference: str) -> pd.DataFrame:
+    """MAP@R minus that of the reference arm without a remedy, same loss and seed: rows as `levels`.
+
+    The untrained trunk has no loss in common with it: it is left out.
+    """
+    keys = ["loss", "arm", "seed", "remedy", "condition", "sides"]
+    sums, counts = effects_of.class_sums(table, "map_at_r", keys)
+    moved = {}
+    for column in sums.columns:
+        loss, arm, seed, remedy, condition, sides = column
+        other = (loss, reference, seed, NONE, condition, sides)
+        if other in sums.columns and (arm, remedy) != (reference, NONE):
+            moved[column] = sums[column] - sums[other]
+    if not moved:
+        return pd.DataFrame(columns=[*ROW, "condition", "sides", "value", "low", "high"])
+    differences = pd.DataFrame(moved)
+    differences.columns = pd.MultiIndex.from_tuples(differences.columns, names=keys)
+    return effects_of.over_models(differences, counts, [*ROW, "condition", "sides"])
+
+
+def _at(table: pd.DataFrame, arm: str, remedy: str, where: tuple[str, str]) -> pd.Series | None:
+    keep = (table["arm"] == arm) & (table["remedy"] == remedy)
+    keep &= (table["condition"] == where[0]) & (table["sides"] == where[1])
+    return table[keep].iloc[0] if keep.any() else None
+
+
+def needs(arm: str, remedy: str) -> tuple[str, str, str]:
+    """Masks in training, masks at search time, passes an image in training."""
+    trained = "–" if arm in ("base", arms.UNTRAINED) else "yes"
+    inference = "query" if remedy.endswith(ON_QUERY) else "query and gallery"
+    inference = "–" if remedy == NONE else inference
+    return trained, inference, "0" if arm == arms.UNTRAINED else PASSES.get(arm, "3")
+
+
+def level_table(table: pd.DataFrame) -> pd.DataFrame:
+    """MAP@R in percent with joint intervals: a row a remedy, a column a kind of images."""
+    level, out = levels(table), {}
+    for arm, remedy in _told(table):
+        row = {}
+        for name, where in COLUMNS.items():
+            if remedy.endswith(ON_QUERY) and where == CLEAN:
+                where = ("clean", "query")
+            found = _at(level, arm, remedy, where)
+            row[f"{name} ↑"] = "–" if found is None else told(found)
+        out[name_of(arm, remedy)] = row
+    found = pd.DataFrame.from_dict(out, orient="index")
+    return found.loc[:, (found != "–").any()]
+
+
+def cost_table(table: pd.DataFrame, reference: str, looked: pd.Series) -> pd.DataFrame:
+    """Gain in points under random backgrounds, and what it needs: a row a remedy.
+
+    Args:
+        looked: attention score of each arm; {} where it was not measured.
+    """
+    gain, out = gains(table, reference), {}
+    for arm, remedy in _told(table):
+        where = ("random_background", "query" if remedy.endswith(ON_QUERY) else "both")
+        found = _at(gain, arm, remedy, where)
+        trained, inference, passes = needs(arm, remedy)
+        score = looked.get(arm) if remedy == NONE else None
+        out[name_of(arm, remedy)] = {
+            "gain ↑": "–" if found is None else told(found), "masks in training": trained,
+            "masks at search time": inference, "passes": passes,
+            "attention score ↑": "–" if score is None else f"{score:.2f}",
+        }  # fmt: skip
+    found = pd.DataFrame.from_dict(out, orient="index")
+    return found.loc[:, (found != "–").any()]
+
+
+def _told(table: pd.DataFrame) -> list[tuple[str, str]]:
+    """The rows of the tables: the untrained trunk's remedies are in the figure and the csv."""
+    rows = rows_of(table)
+    return [(arm, remedy) for arm, remedy in rows if arm != arms.UNTRAINED or remedy == NONE]
+
+
+def front(level: pd.DataFrame) -> pd.DataFrame:
+    """Clean and shifted MAP@R (percent) of every row, and whether none is better at both."""
+    both = level[level["sides"] == "both"]
+    wide = both.pivot(index=ROW, columns="condition", values="value") * 100
+    wide = wide[[CLEAN[0], MOVED[0]]].dropna().set_axis(["clean", "shifted"], axis=1)
+    best = [
+        not (wide.ge(row).all(axis=1) & wide.gt(row).any(axis=1)).any()
+        for _, row in wide.iterrows()
+    ]
+    return wide.assign(front=best)
+
+
+def figure(table: pd.DataFrame, reference: str) -> tuple[plt.Figure, str]:
+    """Clean against shifted quality, a point a remedy; in bold what nothing beats at both."""
+    found, top = front(levels(table)), gains(table, reference)
+    top = top[(top["condition"] == MOVED[0]) & (top["sides"] == "both")]
+    finding = "No remedy was measured"
+    if len(top):
+        row = top.loc[top["value"].idxmax()]
+        finding = (
+            f"{name_of(row['arm'], row['remedy'])} gains {told(row)} points of MAP@R on random"
+        )
+        finding += f" backgrounds over {label(reference)}"
+    drawn, axis = plt.subplots(figsize=(7.4, 5.6))
+    shapes = dict(zip([NONE, *REMEDIES], "o^sDvP", strict=False))
+    for (arm, remedy), row in found.iterrows():
+        size, edge = (110, "black") if row["front"] else (60, "none")
+        axis.scatter(
+            row["clean"], row["shifted"], s=size, color=colour(arm), edgecolor=edge,
+            marker=shapes[remedy], zorder=3,
+        )  # fmt: skip
+    both = found[["clean", "shifted"]]
+    low, high = both.min(axis=None), both.max(axis=None)
+    axis.plot([low, high], [low, high], color="#888888", lw=1, ls=":", zorder=1)
+    axis.set_xlabel("MAP@R on clean images, %  (better to the right)")
+    axis.set_ylabel("MAP@R on random backgrounds, %  (better above)")
+    arm_names = [arm for arm, remedy in rows_of(table) if remedy == NONE]
+    handles = [plt.Line2D([], [], ls="", marker="o", color=colour(a), label=label(a))
+               for a in arm_names]  # fmt: skip
+    handles += [
+        plt.Line2D([], [], ls="", marker=shapes[name], color="#444444", mfc="none",
+                   label="nothing at search time" if name == NONE else REMEDIES[name].label)
+        for name in dict.fromkeys(found.index.get_level_values("remedy"))
+    ]  # fmt: skip
+    drawn.legend(handles=handles, loc="outside right center", fontsize=9)
+    headline(drawn, finding, "Black edge: nothing is better at both. Dotted: nothing is lost.")
+    return drawn, finding
+
+
+def best(table: pd.DataFrame, reference: str) -> list[str]:
+    """A sentence for each kind of user: who can retrain, who can make masks of queries, who both.
+
+    Named is the row with the highest MAP@R on random backgrounds, with its gain over the reference
+    arm; a gain whose interval reaches 0 is said to be none.
+    """
+    gain = gains(table, reference)
+    gain = gain[(gain["condition"] == MOVED[0]) & (gain["sides"] == "both")]
+    users = {
+        "Who can retrain, but has no masks at search time": gain["remedy"] == NONE,
+        "Who cannot retrain, but can mask queries and gallery": gain["arm"] == reference,
+        "Who can do both": (gain["remedy"] != NONE) & (gain["arm"] != reference),
+    }
+    sentences = []
+    for user, keep in users.items():
+        part = gain[keep & ~gain["remedy"].str.endswith(ON_QUERY)]
+        part = part[(part["arm"] != reference) | (part["remedy"] != NONE)]
+        if not len(part):
+            continue
+        row = part.loc[part["value"].idxmax()]
+        name = name_of(row["arm"], row["remedy"])
+        words = f"{told(row)} points of MAP@R on random backgrounds over {label(reference)}"
+        if row["low"] > 0 or row["low"] != row["low"]:
+            sentences.append(f"{user}: {name}, {words}.")
+        else:
+            sentences.append(f"{user}: nothing helps for certain; the best, {name}, {words}.")
+    return sentences

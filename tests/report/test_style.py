@@ -1,0 +1,84 @@
+"""Figures show names as they are, whatever letters they have and whatever the user's style is."""
+
+import os
+import subprocess
+import sys
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+
+from lib.report import letters, style
+
+NAMES = ["$x^2$", "a_{b}", "\\frac", "100 %", "{", "$", "#<&>", "Äß", "кот"]
+
+
+@pytest.fixture(autouse=True)
+def own_style() -> None:
+    style.use_style()
+
+
+def test_no_name_is_taken_for_a_formula(tmp_path) -> None:
+    images = [np.full((8, 8, 3), 99, np.uint8)] * len(NAMES)
+    figure = style.contact_sheet(images, NAMES, 5, "cost: $5 to $9")
+    style.keep(figure, tmp_path, "sheet")
+    text = (tmp_path / "sheet.svg").read_text()
+    for name in ("$x^2$", "a_{b}", "\\frac"):
+        assert f"<!-- {name} -->" in text  # drawn as paths, with the text beside
+
+
+def test_letters_without_a_font_are_replaced_and_it_is_said(monkeypatch) -> None:
+    manager = letters.font_manager.fontManager
+    own = [entry for entry in manager.ttflist if entry.name == letters.OWN]
+    monkeypatch.setattr(manager, "ttflist", own)
+    figure, axis = style.plt.subplots()
+    axis.set_title("苹果 7")
+    axis.set_yticks([0, 1], ["梨", "Bus"])
+    note = letters.make_legible(figure)
+    assert axis.get_title(loc="left") == "PingGuo 7"
+    assert "PingGuo 7 is 苹果 7" in note and "Li is 梨" in note
+    figure.draw_without_rendering()
+    assert [text.get_text() for text in axis.get_yticklabels()] == ["Li", "Bus"]
+    assert letters.make_legible(figure) == ""
+    style.plt.close(figure)
+
+
+def test_a_font_that_has_the_letters_is_taken(monkeypatch) -> None:
+    """Stands for a machine with a Chinese font: one whose letters are said to be these."""
+    real, manager = letters._letters, letters.font_manager.fontManager
+    other = next(entry for entry in manager.ttflist if entry.name == "STIXGeneral")
+    entry = type(other)(fname=other.fname, name="Songti", style="normal")
+    monkeypatch.setattr(manager, "ttflist", [entry])
+    monkeypatch.setattr(
+        letters, "_letters", lambda file: frozenset("苹果") if file == other.fname else real(file)
+    )
+    assert letters.fonts_for(set("苹果 a")) == (["DejaVu Sans", "Songti"], set())
+    assert letters.fonts_for(set("a梨")) == (["DejaVu Sans"], {"梨"})
+
+
+def test_a_style_of_the_users_changes_nothing(tmp_path) -> None:
+    (tmp_path / "matplotlibrc").write_text("text.usetex: True\nfont.size: 30\naxes.grid: False\n")
+    code = (
+        "import matplotlib; from lib.report import style; style.use_style(); "
+        "print(matplotlib.rcParams['text.usetex'], matplotlib.rcParams['font.size'])"
+    )
+    made = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "MATPLOTLIBRC": str(tmp_path)},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert made.stdout.split() == ["False", "11.0"]
+    assert mpl.rcParams["axes.grid"]
+
+
+def test_names_are_cut_to_a_width() -> None:
+    assert style.short("abcdef", 4) == "abcd" and style.short("苹果x", 4) == "苹果"
+
+
+def test_tables_hold_no_formulas() -> None:
+    table = pd.DataFrame({"name": ["$x$"]})
+    assert (
+        "tex2jax_ignore" in table.to_html()
+        and "no-mathjax" in table.style.to_html()
+        or ("tex2jax_ignore" in table.style.to_html())
+    )
