@@ -13,7 +13,7 @@ from lib.core.code import fingerprint
 from lib.core.errors import StudyError
 from lib.core.files import key_of, space_left, write_json
 from lib.core.progress import say
-from lib.data import datasets
+from lib.data import datasets, own
 from lib.data.backgrounds import prepare_backgrounds
 from lib.data.checks import look
 from lib.data.store import AHEAD, Store, finished, in_order, write_store
@@ -62,9 +62,21 @@ def read(folder: Path) -> pd.DataFrame:
         folder = folder.parent
     if not folder.is_dir():
         raise StudyError(f"{folder} does not exist. Give a folder with a folder for each class.")
-    layouts = datasets.get("folder").layouts
-    reader = next(read for marker, read in layouts.items() if (folder / marker).exists())
-    return reader(folder)
+    return own.look(folder)[0]
+
+
+def passed_over(images: str, gallery: str) -> list[str]:
+    """What lies in the folders and is no image of a class, in a sentence; [] where all is."""
+    if images == DEMO:
+        return []
+    homes = dict.fromkeys(_home(place) for place in (images, gallery) if place)
+    rows = [row for home in homes for row in own.look(home)[1].left_out]
+    rows = [(path, why) for path, why in rows if why not in (own.HIDDEN, own.TRUTH)]
+    if not rows:
+        return []
+    named = "; ".join(f"{path} ({why})" for path, why in rows[:5])
+    more = f"; and {len(rows) - 5} more" if len(rows) > 5 else ""
+    return [f"No images of a class, and left out: {named}{more}."]
 
 
 def _found(folder: str) -> Path:
@@ -183,7 +195,7 @@ def prepare(
         stamps=stamps, code=fingerprint("data"),
     )  # fmt: skip
     study = f"audit-{key_of(dataset=dataset, options=options, gallery=gallery, side=side)[:8]}"
-    home, told = paths.StudyPaths(study).prepared, []
+    home, told = paths.StudyPaths(study).prepared, passed_over(images, gallery)
     store = finished(home / "data.json", request, home / "images")
     if store is None:
         store = _fill(study, home, table, files, side)

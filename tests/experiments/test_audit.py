@@ -1,6 +1,7 @@
 """The audit finds what was built in: a model that sees places loses, one that sees objects not."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -216,6 +217,25 @@ def test_sampling_takes_whole_classes_and_leaves_places() -> None:
     spare = made[made["split"] == "train"]
     assert len(spare) == len(test) and not set(spare["path"]) & set(test["path"])
     assert len(audit_images.sampled(table, 0)) == len(table)
+
+
+def test_files_that_are_no_images_are_named_and_split_folders_honoured(asked, home: Path) -> None:
+    catalogue(home / "tree")
+    (home / "tree" / "labels.csv").unlink()
+    folders = sorted((home / "tree" / "images").iterdir())
+    for folder in folders:
+        part = "train" if folder.name < "class 2" else "test"
+        (home / "tree" / part).mkdir(exist_ok=True)
+        folder.rename((home / "tree" / part).joinpath(folder.name))
+    (home / "tree" / "images").rmdir()
+    shutil.rmtree(home / "tree" / "masks")
+    (home / "tree" / "test" / "class 3" / "notes.txt").write_text("no image")
+    (home / "tree" / "test" / "class 3" / ".hidden.png").write_bytes(b"")
+    names = {"images": str(home / "tree"), "remedies": (), "masks": "box_of_test"}
+    found = audit(asked("border", **names))
+    assert found.images["classes"] == 4 and found.images["queries"] == 16
+    (told,) = [told for told in found.told if "left out" in told]
+    assert "notes.txt" in told and "hidden" not in told
 
 
 @pytest.mark.parametrize("count", [1, 2])
