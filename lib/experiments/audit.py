@@ -28,7 +28,9 @@ from lib.images import conditions as test_conditions
 from lib.images.crops import TEST_CROP
 from lib.models import foreign
 from lib.models.foreign import Foreign, Given
+from lib.models.trunks import TRUNKS
 
+DEMO_SIZE = 96  # pixels of a trunk's input, where the demo's small drawings are looked at
 CONDITIONS = (
     CLEAN, SHIFTED, PLACES, "same_class_background", "other_class_background", "own_background",
     "blurred_background", "foreground_only", "background_only",
@@ -178,6 +180,8 @@ def audit(asked: Asked) -> Audit:
     """Run an audit; what is done already (data/scratch) is not done again."""
     start = time.monotonic()
     given = Given(**{entry.name: getattr(asked, entry.name) for entry in fields(Given)})
+    if asked.images == audit_images.DEMO and asked.model in TRUNKS and not given.size:
+        given = replace(given, size=DEMO_SIZE)
     model = opened(asked.model, given)
     say(f"model: {model.name}, {model.kind}: {model.size} pixels, {model.normalise}")
     for sentence in model.told:
