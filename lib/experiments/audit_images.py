@@ -1,5 +1,6 @@
 """The images of an audit: one's own folders (or the demo's), read, sampled, decoded and masked."""
 
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from lib.masks import sources
 DEMO = "demo"
 DRAWN = 40  # backgrounds of a pool, where they are drawn
 A_CLASS = 20  # images of a class at most where a limit is set
+SPARE = 0.6  # images outside the search for each in it: half would do if all masks were usable
 SHARED = 2  # spare images are places for so many test images each: as seen, and mirrored
 
 
@@ -125,7 +127,7 @@ def sampled(table: pd.DataFrame, limit: int, seed: int = 0) -> pd.DataFrame:
     """Which images take part: all, or whole classes drawn until about `limit` images are reached.
 
     Of a class, A_CLASS images a side are drawn at most. Images that do not take part lend their
-    places (`split` "train"), as many as take part; others are dropped.
+    places (`split` "train"), SPARE for each that does; others are dropped.
     """
     rng = np.random.default_rng(seed)
     table = table.assign(_order=rng.permutation(len(table)))
@@ -136,7 +138,7 @@ def sampled(table: pd.DataFrame, limit: int, seed: int = 0) -> pd.DataFrame:
         sizes = sizes.iloc[rng.permutation(len(sizes))]
         kept = sizes.index[(sizes.cumsum() <= limit) | (np.arange(len(sizes)) < 2)]
         test = test[test["class_name"].isin(kept)]
-    spare = table.drop(index=test.index).sort_values("_order").head(len(test))
+    spare = table.drop(index=test.index).sort_values("_order").head(math.ceil(SPARE * len(test)))
     table = pd.concat([test.assign(split="test"), spare.assign(split="train")]).sort_index()
     table["label"] = np.unique(table["class_name"], return_inverse=True)[1]
     return table[["path", "label", "class_name", "split", "side"]].reset_index(drop=True)
