@@ -170,7 +170,7 @@ DATASETS: dict[str, Dataset] = {
         expected=None,
         licence="yours",
         citation="none",
-        by_hand="put pictures there as <class>/<picture>.jpg (docs/own-photographs.md)",
+        by_hand="put images there as <class>/<image>.jpg (docs/own-photographs.md)",
         own=True,
     ),
 }
@@ -192,7 +192,7 @@ def _layout(entry: Dataset, folder: Path) -> Reader | None:
 def check_own(options: dict[str, Any]) -> None:
     """Refuse options that a folder of one's own does not take."""
     if "folder" not in options:
-        raise StudyError("data set 'folder' needs options: {folder: path/to/your/pictures}.")
+        raise StudyError("data set 'folder' needs options: {folder: path/to/your/images}.")
     wrong = {name for name in options if name not in OWN}
     wrong |= {name for name, kind in OWN.items() if not isinstance(options.get(name, kind()), kind)}
     if wrong or options.get("splits", DRAWN) != DRAWN:

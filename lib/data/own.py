@@ -205,14 +205,14 @@ def _split_folders(root: Path, paths: list[PurePosixPath], depth: int) -> dict[s
 def _nothing(root: Path, found: Survey) -> str:
     """Why a folder gives no classes, and what to do."""
     remedy = (
-        "Put them there as <class>/<picture>.jpg, or with a labels.csv of the columns path, label "
+        "Put them there as <class>/<image>.jpg, or with a labels.csv of the columns path, label "
         "and, if you like, split."
     )
     if found.images:
         return f"{len(found.images)} images lie directly in {root}, in no class folder. {remedy}"
     reasons = pd.Series([why for _, why in found.left_out], dtype=str).value_counts()
     other = "; ".join(f"{count} {why}" for why, count in reasons.items())
-    return f"{root} holds no pictures{f' ({other})' if other else ''}. {remedy}"
+    return f"{root} holds no images{f' ({other})' if other else ''}. {remedy}"
 
 
 def _some(names: list[str], most: int = 5) -> str:

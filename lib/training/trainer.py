@@ -41,7 +41,7 @@ def _large_enough(scenes: Scenes, size: int) -> None:
     side = int(scenes.store.index[["height", "width"]].min(axis=None))
     if size > side:
         raise StudyError(
-            f"image_size is {size} pixels, the stored pictures have a short side of {side}: crops "
+            f"image_size is {size} pixels, the stored images have a short side of {side}: crops "
             "would only be blown up. Lower image_size (train), or raise side (data) and run from "
             "01_data again."
         )

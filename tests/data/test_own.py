@@ -147,11 +147,11 @@ def test_everything_else_is_named(home: Path) -> None:
 def test_images_without_classes_are_told(tmp_path: Path) -> None:
     fill(tmp_path, "1.png", "2.png")
     (tmp_path / "empty class").mkdir()
-    with pytest.raises(StudyError, match="2 images lie directly in .*<class>/<picture>.jpg"):
+    with pytest.raises(StudyError, match="2 images lie directly in .*<class>/<image>.jpg"):
         own.by_folders(tmp_path)
     (tmp_path / "1.png").unlink(), (tmp_path / "2.png").unlink()
     (tmp_path / "a.txt").write_text("x")
-    with pytest.raises(StudyError, match="holds no pictures .1 not an image."):
+    with pytest.raises(StudyError, match="holds no images .1 not an image."):
         own.by_folders(tmp_path)
 
 

@@ -103,9 +103,9 @@ def test_too_few_classes_and_no_folder(home: Path) -> None:
     with pytest.raises(StudyError, match="5 classes cannot be split"):
         prepare.prepare_images("s", "folder", 20, {"folder": "mine"})
     (home / "empty").mkdir()
-    with pytest.raises(StudyError, match="holds no pictures"):
+    with pytest.raises(StudyError, match="holds no images"):
         prepare.prepare_images("s", "folder", 20, {"folder": "empty"})
-    with pytest.raises(StudyError, match="was not found.*<class>/<picture>.jpg"):
+    with pytest.raises(StudyError, match="was not found.*<class>/<image>.jpg"):
         datasets.locate("folder", {"folder": "nowhere"})
     with pytest.raises(StudyError, match="needs options"):
         datasets.locate("folder", {})
