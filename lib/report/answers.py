@@ -30,6 +30,8 @@ from lib.training import arms
 
 LITTLE, MOST = 0.10, 0.90  # of the image marked as object, of the masks usable: below, a warning
 
+LATER = "remed"  # remedies.csv, remedy_gains.csv: told by 07_remedies
+
 
 def cost_table(classes: pd.DataFrame) -> pd.DataFrame:
     """MAP@R clean and under a random background, points lost and their share: a row an arm."""
@@ -227,6 +229,11 @@ def gains(classes: pd.DataFrame) -> dict[str, dict[str, list[float | None]]]:
     return made
 
 
+def _tables(folder: Path) -> list[Path]:
+    """The study's tables that stand when page 06 is told: not those of the page after it."""
+    return [file for file in sorted(folder.glob("*.csv")) if not file.stem.startswith(LATER)]
+
+
 def front_page_entry(
     m: Measured, table: pd.DataFrame, scores: pd.DataFrame, finding: str, folder: Path
 ) -> dict[str, Any]:
@@ -250,7 +257,7 @@ def front_page_entry(
         "share_lost": percent_lost(table).round(4).to_dict(), "gains": gains(m.classes),
         "attention_score": looked.round(4).to_dict(), "queries": int(table["n"].max()),
         "losses": m.losses, "arms": m.arms, "seeds": len(m.seeds),
-        "tables_sha256": {file.name: digest(file)[:16] for file in sorted(folder.glob("*.csv"))},
+        "tables_sha256": {file.name: digest(file)[:16] for file in _tables(folder)},
     }  # fmt: skip
 
 
