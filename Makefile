@@ -40,7 +40,8 @@ pages: $(STAMP) ## tell measured studies again from their tables: no photographs
 	@$(ENV) python -m lib.run.pages $(ARGS)
 
 test: $(STAMP) ## run the tests
-	@$(ENV) OMP_NUM_THREADS=1 python -m pytest -q -n 2 --dist loadfile -m "not long" $(ARGS)
+	@$(ENV) OMP_NUM_THREADS=1 python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder \
+	-m "not long" $(ARGS)
 
 test-faults: $(STAMP) ## make every fault on purpose; writes docs/reliability.md (30 minutes)
 	@$(ENV) OMP_NUM_THREADS=1 python -m pytest -q -n 2 --dist loadgroup -m fault \

@@ -15,6 +15,7 @@ import pytest
 
 from lib.core.files import atomic
 
+LONGEST = "test_pipeline.py"  # begins first, so that the other core has the rest meanwhile
 TESTS = Path(__file__).resolve().parent
 PAGE = TESTS.parent / "docs" / "reliability.md"
 GROUPS = {
@@ -92,6 +93,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         for mark in item.iter_markers("fault"):
             item.user_properties.append(("fault", mark.args[0]))
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: (item.path.name != LONGEST, not slow[item.path]))  # stable
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
