@@ -308,7 +308,7 @@ def test_dvcs_own_verbs_work_and_one_changed_value_runs_only_what_depends_on_it(
     after = clone.bytes_of("reports/tiny/retrieval.csv", "reports/tiny/attention.csv")
     changed = [name for name, content in before.items() if after[name] != content]
     assert changed == ["reports/tiny/attention.csv"]
-    moved = json.loads(dvc("metrics", "diff", "--json"))["diff"]["reports/tiny/metrics.json"]
+    moved = json.loads(dvc("metrics", "diff", "--json"))["reports/tiny/metrics.json"]
     assert {name.split(".")[0] for name in moved} == {"attention_score"}
     clone.set()
     clone.repro()
