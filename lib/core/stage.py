@@ -40,6 +40,18 @@ def locked(file: Path, blocking: bool = True) -> Iterator[bool]:
         lock.release()
 
 
+def in_words(run: Callable[[], int], kept: str = "Stopped; what was finished is kept.") -> int:
+    """Run a command. Returns what it returns, 2 (wrong input, told in words) or 130 (stopped)."""
+    try:
+        return run()
+    except (ParameterError, StudyError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(kept, file=sys.stderr)
+        return 130
+
+
 @contextmanager
 def one_at_a_time(study: str) -> Iterator[None]:
     """Hold the study for this process; wait, and say so, while another process holds it.
@@ -81,16 +93,13 @@ def main(measure: Callable[..., Any], section: str, argv: list[str] | None = Non
     parser = argparse.ArgumentParser(prog=f"python -m {measure.__module__}", description=__doc__)
     parser.add_argument("--study", required=True, help="a study of params.yaml")
     study = parser.parse_args(argv).study
-    try:
+
+    def run() -> int:
         values = given(measure, section, study)
         with one_at_a_time(study):
             watch = run_log.Watch(study)
             measure(**values)
             run_log.note(study, section, values, watch.read())
-    except (ParameterError, StudyError) as error:
-        print(error, file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("Stopped; what was finished is kept.", file=sys.stderr)
-        return 130
-    return 0
+        return 0
+
+    return in_words(run)

@@ -30,7 +30,7 @@ from lib.training import arms
 
 LITTLE, MOST = 0.10, 0.90  # of the image marked as object, of the masks usable: below, a warning
 
-LATER = "remed"  # remedies.csv, remedy_gains.csv: told by 07_remedies
+LATER = ("remedies.csv", "remedy_gains.csv")  # told by 07_remedies
 
 
 def cost_table(classes: pd.DataFrame) -> pd.DataFrame:
@@ -231,7 +231,7 @@ def gains(classes: pd.DataFrame) -> dict[str, dict[str, list[float | None]]]:
 
 def _tables(folder: Path) -> list[Path]:
     """The study's tables that stand when page 06 is told: not those of the page after it."""
-    return [file for file in sorted(folder.glob("*.csv")) if not file.stem.startswith(LATER)]
+    return [file for file in sorted(folder.glob("*.csv")) if file.name not in LATER]
 
 
 def front_page_entry(

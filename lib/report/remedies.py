@@ -1,5 +1,6 @@
 """Tables and figure of 07_remedies: every remedy, trained or at inference, beside the base arm."""
 
+import itertools
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -26,8 +27,6 @@ COLUMNS = {
     "other-class place": ("other_class_background", "both"),
     "random, query only": ("random_background", "query"),
 }
-# What a remedy asks for: forward 1 and backward 2 passes of an image count as base's 3
-PASSES = {"guided": "4", "attribution_penalty": "about 5"}
 
 
 def facts(study: str) -> dict[str, Any]:
@@ -99,10 +98,12 @@ def _at(table: pd.DataFrame, arm: str, remedy: str, where: tuple[str, str]) -> p
 
 def needs(arm: str, remedy: str) -> tuple[str, str, str]:
     """Masks in training, masks at search time, passes an image in training."""
-    trained = "–" if arm in ("base", arms.UNTRAINED) else "yes"
     inference = "query" if remedy.endswith(ON_QUERY) else "query and gallery"
     inference = "–" if remedy == NONE else inference
-    return trained, inference, "0" if arm == arms.UNTRAINED else PASSES.get(arm, "3")
+    if arm == arms.UNTRAINED:
+        return "–", inference, "0"
+    entry = arms.get(arm)
+    return "yes" if entry.needs_masks else "–", inference, f"{3 + entry.extra:g}"
 
 
 def level_table(table: pd.DataFrame) -> pd.DataFrame:
@@ -171,7 +172,7 @@ def figure(table: pd.DataFrame, reference: str) -> tuple[plt.Figure, str]:
         )
         finding += f" backgrounds over {label(reference)}"
     drawn, axis = plt.subplots(figsize=(7.4, 5.6))
-    shapes = dict(zip([NONE, *REMEDIES], "o^sDvP", strict=False))
+    shapes = dict(zip([NONE, *REMEDIES], itertools.cycle("o^sDvP"), strict=False))
     for (arm, remedy), row in found.iterrows():
         size, edge = (110, "black") if row["front"] else (60, "none")
         axis.scatter(

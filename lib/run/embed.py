@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from lib.core.errors import StudyError
 from lib.core.files import atomic
 from lib.core.progress import track
-from lib.core.stage import one_at_a_time
+from lib.core.stage import in_words, one_at_a_time
 from lib.experiments import audit_images
 from lib.experiments.audit import Asked, opened
 from lib.experiments.audit_search import CLEAN, NONE, Pass, Search
@@ -100,16 +100,13 @@ def main(argv: list[str] | None = None) -> int:
     given = vars(parser.parse_args(argv))
     names = tuple(name.strip() for name in given.pop("conditions").split(",") if name.strip())
     out = given.pop("out")
-    try:
+
+    def run() -> int:
         rows = embed(Asked(**given), names or (CLEAN,), out)
-    except StudyError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("Stopped; what was finished is kept, the same command goes on.", file=sys.stderr)
-        return 130
-    print(f"{rows:,} rows in {out}")
-    return 0
+        print(f"{rows:,} rows in {out}")
+        return 0
+
+    return in_words(run)
 
 
 if __name__ == "__main__":

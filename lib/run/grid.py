@@ -27,7 +27,7 @@ from lib.core.files import digest, read_json, write_json
 from lib.core.hardware import THREADS
 from lib.core.hardware import workers as cores
 from lib.core.progress import say
-from lib.core.stage import locked
+from lib.core.stage import in_words, locked
 from lib.run import pieces
 from lib.run.pieces import Piece
 
@@ -498,19 +498,15 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--cluster", default="", help="a YAML file for dask-jobqueue")
     parser.add_argument("--workers", type=int, default=0, help="of a cluster on this machine")
     asked = parser.parse_args(argv)
-    try:
+
+    def connect() -> Any:
+        return connected(asked.scheduler, asked.cluster, asked.workers)
+
+    def run() -> int:
         _dask()
-
-        def connect() -> Any:
-            return connected(asked.scheduler, asked.cluster, asked.workers)
-
         return bring(asked.study, connect, bool(asked.scheduler or asked.cluster))
-    except StudyError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("Stopped; what was finished is kept.", file=sys.stderr)
-        return 130
+
+    return in_words(run)
 
 
 if __name__ == "__main__":

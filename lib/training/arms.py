@@ -35,6 +35,8 @@ class Arm:
         views: how often each image stands in a batch, every time with draws of its own; a batch
             then holds fewer images, so that a step costs the same.
         term: added to the loss of every step (lib.training.terms).
+        extra: passes of the network for an image in its term, a forward pass as one and a backward
+            pass as two; a plain step has 3.
         source: where the idea comes from.
     """
 
@@ -44,7 +46,13 @@ class Arm:
     reference: str | None = "base"
     views: int = 1
     term: Callable[[Step], Tensor] | None = None
+    extra: float = 0.0
     source: str = ""
+
+    @property
+    def needs_masks(self) -> bool:
+        """Whether training looks at the masks."""
+        return self.view is not as_taken or self.term is not None
 
 
 def as_taken(batch: TrainingBatch) -> Tensor:
@@ -90,11 +98,12 @@ ARMS: dict[str, Arm] = {
         source="two backgrounds an image: CLAD (arXiv 2210.02748)",
     ),
     "guided": Arm(
-        "Guided", as_taken, MOVED, term=terms.guide,
+        "Guided", as_taken, MOVED, term=terms.guide, extra=1,
         source="a teacher sees the object alone: after Guided DML (arXiv 2206.02029)",
     ),
     "attribution_penalty": Arm(
         "Attribution penalty", as_taken, MOVED, term=terms.background_relevance,
+        extra=9 / terms.EXPLAINED,  # forward and gradient (3), and backward through both (6)
         source="gradient x input on the background: after Faster ISNet (arXiv 2401.08409)",
     ),
     "bgaugment_25": Arm("BGAugment, 25 %", replaced(photographs, 0.25), MOVED, source="dose"),
