@@ -8,7 +8,7 @@ import pandas as pd
 
 from lib.core import paths
 from lib.core.code import fingerprint
-from lib.core.files import read_json, space_left, write_json
+from lib.core.files import read_json, space_left, write_json, write_table
 from lib.core.hardware import device
 from lib.core.progress import say
 from lib.core.tiles import write_tiles
@@ -51,16 +51,31 @@ def measure(
     space_left(paths.StudyPaths(study).scratch / "embeddings", 4 * vectors)
     write_json(folder / "study.json", _facts(study, scenes, models[0][0]))
     history = pd.read_csv(paths.StudyPaths(study).models / "training.csv")
-    history.to_csv(folder / "training.csv", index=False, lineterminator="\n")
+    write_table(folder / "training.csv", history)
     for number, (model, entry) in enumerate(models, start=1):
         say(f"{study}: model {number} of {len(models)} ({name_of(*_who(model))})")
         measure_model(study, model, entry, scenes, planned, history, folder)
-    _labels(scenes).to_csv(folder / "labels.csv", index=False, lineterminator="\n")
+    write_table(folder / "labels.csv", _labels(scenes))
     _sweep(folder, {name_of(*_who(model)) for model, _ in models})
-    _pictures(study, scenes, conditions, folder)
-    table = mask_robustness.sensitivity(study, mask_variants)
-    write_compact(folder / "mask_robustness.parquet", table, exact=effects.METRICS)
+    made, file = _of_the_first_loss(study, scenes, conditions, mask_variants), folder / "first.json"
+    if not file.exists() or read_json(file) != made:
+        file.unlink(missing_ok=True)
+        _pictures(study, scenes, conditions, folder)
+        table = mask_robustness.sensitivity(study, mask_variants)
+        write_compact(folder / "mask_robustness.parquet", table, exact=effects.METRICS)
+        write_json(file, made)
     return read(study)
+
+
+def _of_the_first_loss(
+    study: str, scenes: Scenes, conditions: list[str], mask_variants: list[str]
+) -> dict[str, Any]:
+    """first.json: what decides small pictures and mask_robustness.parquet, made of one loss."""
+    models = {name_of(*_who(m)): m.identity for m in mask_robustness.first_loss(study)}
+    return {
+        "models": models, "data": scenes.fingerprint, "conditions": conditions,
+        "masks": mask_robustness.names(study, mask_variants), "code": fingerprint(*ROOMS),
+    }  # fmt: skip
 
 
 def _who(model: Model) -> tuple[str, str, int]:
@@ -100,7 +115,7 @@ def measure_model(
         "data": scenes.fingerprint, "planned": [list(pair) for pair in planned],
         "code": fingerprint(*ROOMS), "precision": model.precision,
     }  # fmt: skip
-    made |= {key: entry[key] for key in ("recipe", "origin") if key in entry}
+    made |= {key: entry[key] for key in ("recipe", "origin", "training") if key in entry}
     file = folder / "models" / f"{name}.json"
     if file.exists() and read_json(file) == made:
         return

@@ -28,17 +28,26 @@ class Model:
     image_size: int
     precision: str
     weights: Path | None
+    sha256: str = ""  # of the weights; they may lie on the machine that measured them, not here
 
     @property
     def identity(self) -> str:
         """Equal for equal weights."""
-        return digest(self.weights) if self.weights else f"untrained {self.trunk}"
+        if not self.weights:
+            return f"untrained {self.trunk}"
+        return self.sha256 or digest(self.weights)
 
     def load(self) -> Embedder:
         """The embedder, ready to embed."""
         if self.weights is None:
             model = Embedder(self.trunk, 0).to(hardware.device(), memory_format=torch.channels_last)
             return model.eval()
+        if not self.weights.exists():
+            raise StudyError(
+                f"{self.weights} is needed and not here: the model was measured on another machine "
+                "(KEEP_MEASURED=1). Run again without KEEP_MEASURED to train it here, or go back "
+                "to the code and parameters that it was measured with."
+            )
         return embedder.trained(self.weights, self.trunk, self.embedding)
 
 
@@ -63,7 +72,8 @@ def described(study: str) -> list[tuple[Model, dict[str, Any]]]:
     for loss in trained(study)["losses"]:
         for entry in read_json(folder / loss / "models.json"):
             weights = folder / loss / entry["weights"]
-            sealed([weights], entry["sha256"], f"Train study {study} again: `make repro`.")
+            if not entry.get("measured_before"):
+                sealed([weights], entry["sha256"], f"Train study {study} again: `make repro`.")
             who = {field.name: entry[field.name] for field in fields(Model)}
             who["weights"] = weights
             found.append((Model(**who), entry))

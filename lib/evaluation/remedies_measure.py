@@ -167,16 +167,15 @@ def measure(
         write_compact(folder / "classes" / f"{name}.parquet", table, exact=effects.METRICS)
         write_json(file, made)
     _sweep(folder, {name_of(m.loss, m.arm, m.seed) for m, _ in models})
-    size = models[0][0].image_size
-    usable = {c: work.masks(c, d, size)[1] for c, d in planned} if remedies else {}
-    write_json(
-        folder / "study.json",
-        {
-            "classes": len(torch.unique(work.labels)), "images": len(work.rows),
-            "masks": mask_source, "usable": usable, "conditions": conditions,
-            "remedies": remedies,
-        },
-    )  # fmt: skip
+    size, file = models[0][0].image_size, folder / "study.json"
+    facts = {
+        "classes": len(torch.unique(work.labels)), "images": len(work.rows), "masks": mask_source,
+        "conditions": conditions, "remedies": remedies, "data": scenes.fingerprint,
+        "code": fingerprint(*ROOMS),
+    }  # fmt: skip
+    if not file.exists() or facts.items() > read_json(file).items():
+        usable = {c: work.masks(c, d, size)[1] for c, d in planned} if remedies else {}
+        write_json(file, facts | {"usable": usable})
 
 
 def check(

@@ -57,9 +57,18 @@ def speed(folder: Path, recipe: Recipe) -> list[str]:
 
 def folder_of(recipe: Recipe, scenes: Scenes, scratch: Path) -> Path:
     """Where a model is while it is trained; another recipe or other data, another folder."""
+    return scratch / f"{recipe.name}-{key(recipe, scenes)}"
+
+
+def key(recipe: Recipe, scenes: Scenes) -> str:
+    """Equal for the same recipe on the same data by the same code, at one precision."""
     made = asdict(recipe) | {"precision": used(recipe.precision, device().type)}
-    key = key_of(code=fingerprint(*ROOMS), data=scenes.fingerprint, **made)
-    return scratch / f"{recipe.loss}-{recipe.arm}-{recipe.seed}-{key}"
+    return key_of(code=fingerprint(*ROOMS), data=scenes.fingerprint, **made)
+
+
+def finished(recipe: Recipe, scenes: Scenes, scratch: Path) -> bool:
+    """Whether `fit` would find the model done."""
+    return (folder_of(recipe, scenes, scratch) / "seal.json").exists()
 
 
 def fit(recipe: Recipe, scenes: Scenes, scratch: Path) -> tuple[Path, pd.DataFrame]:

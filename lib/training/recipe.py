@@ -38,6 +38,11 @@ class Recipe:
     precision: str
     loss_arguments: tuple[tuple[str, float], ...] = ()
 
+    @property
+    def name(self) -> str:
+        """The name of the model's files."""
+        return f"{self.loss}-{self.arm}-{self.seed}"
+
 
 def check(recipe: Recipe) -> Recipe:
     """Return `recipe` if it can be trained; else say which value is wrong and what is possible."""

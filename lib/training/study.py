@@ -1,5 +1,6 @@
 """All models of a study: every loss, arm and seed, one after the other."""
 
+import os
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -15,9 +16,12 @@ from lib.core.progress import say
 from lib.data.prepare import about
 from lib.images.scenes import Scenes
 from lib.masks.sources import mask_source
+from lib.training import fit as training
 from lib.training import losses as loss_table
 from lib.training.fit import fit, speed
 from lib.training.recipe import Recipe, check
+
+KEEP = "KEEP_MEASURED"  # environment variable: 1 lets a study grow over several machines
 
 
 def measure(
@@ -83,10 +87,14 @@ def train_all(study: str, recipes: list[Recipe], scenes: Scenes) -> pd.DataFrame
     for loss in dict.fromkeys(recipe.loss for recipe in recipes):
         models = []
         for recipe in (recipe for recipe in recipes if recipe.loss == loss):
-            weights, history = fit(recipe, scenes, where.scratch)
-            for line in speed(weights.parent, recipe):
-                say(line)
-            models.append(_delivered(weights, recipe, where.models / loss))
+            if (before := measured_before(study, recipe, scenes)) is not None:
+                made, history = before
+                models.append(made)
+            else:
+                weights, history = fit(recipe, scenes, where.scratch)
+                for line in speed(weights.parent, recipe):
+                    say(line)
+                models.append(_delivered(weights, recipe, where.models / loss))
             key = {"loss": recipe.loss, "arm": recipe.arm, "seed": recipe.seed}
             histories.append(history.assign(study=study, **key))
         write_json(where.models / loss / "models.json", models)
@@ -103,6 +111,37 @@ def train_all(study: str, recipes: list[Recipe], scenes: Scenes) -> pd.DataFrame
     return table
 
 
+def measured_before(
+    study: str, recipe: Recipe, scenes: Scenes
+) -> tuple[dict[str, Any], pd.DataFrame] | None:
+    """A model that another machine trained and measured: its entry in models.json, its history.
+
+    Only where KEEP_MEASURED=1 asks for it. The tables in git must come from this very recipe, data
+    and training code; weights are not in git, so that whoever needs them is told to train again.
+    None: train it.
+    """
+    where = paths.StudyPaths(study)
+    folder = where.measured / "evaluation"
+    manifest, history = folder / "models" / f"{recipe.name}.json", folder / "training.csv"
+    key = training.key(recipe, scenes)
+    if os.environ.get(KEEP) != "1" or not manifest.exists() or not history.exists():
+        return None
+    made, table = read_json(manifest), pd.read_csv(history)
+    if made.get("training") != key or training.finished(recipe, scenes, where.scratch):
+        return None
+    table = table[(table["loss"] == recipe.loss) & (table["arm"] == recipe.arm)]
+    table = table[table["seed"] == recipe.seed].drop(columns=["study", "loss", "arm", "seed"])
+    say(f"  {recipe.name} was measured before: it is not trained again")
+    facts = {name: made[name] for name in ("precision", "origin", "training", "recipe")}
+    return _who(recipe) | facts | {"sha256": made["model"], "measured_before": True}, table
+
+
+def _who(recipe: Recipe) -> dict[str, Any]:
+    kept = ("loss", "arm", "seed", "trunk", "embedding", "image_size")
+    weights = f"{recipe.arm}-{recipe.seed}.safetensors"
+    return {name: getattr(recipe, name) for name in kept} | {"weights": weights}
+
+
 def _delivered(weights: Path, recipe: Recipe, folder: Path) -> dict[str, Any]:
     """Copy a model's weights to `folder`; returns its entry in models.json."""
     made = entry(weights, recipe)
@@ -113,11 +152,9 @@ def _delivered(weights: Path, recipe: Recipe, folder: Path) -> dict[str, Any]:
 
 def entry(weights: Path, recipe: Recipe) -> dict[str, Any]:
     """What models.json says of a model that `fit` has finished."""
-    name = f"{recipe.arm}-{recipe.seed}.safetensors"
-    kept = ("loss", "arm", "seed", "trunk", "embedding", "image_size")
-    facts = {"precision": used(recipe.precision, device().type), "weights": name}
-    facts |= {
-        "sha256": digest(weights),
+    facts = {
+        "precision": used(recipe.precision, device().type), "sha256": digest(weights),
         "origin": read_json(weights.parent / "seal.json")["origin"],
-    }
-    return {key: getattr(recipe, key) for key in kept} | facts | {"recipe": asdict(recipe)}
+        "training": weights.parent.name.rpartition("-")[2],
+    }  # fmt: skip
+    return _who(recipe) | facts | {"recipe": asdict(recipe)}
