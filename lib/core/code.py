@@ -14,10 +14,12 @@ def fingerprint(*rooms: str) -> str:
     """Of what the modules of some rooms do: comments, docstrings and layout do not count.
 
     Args:
-        rooms: packages of lib, such as "images" and "models".
+        rooms: packages of lib, such as "images", or modules of them: "evaluation/embeddings".
     """
     files = [paths.LIB / name for name in ALWAYS]
-    files += [file for room in rooms for file in (paths.LIB / room).rglob("*.py")]
+    for room in rooms:
+        module = paths.LIB / f"{room}.py"
+        files += [module] if module.is_file() else (paths.LIB / room).rglob("*.py")
     seal = hashlib.sha256()
     for file in sorted(files):
         seal.update(file.relative_to(paths.LIB).as_posix().encode() + b"\0")

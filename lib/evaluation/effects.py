@@ -11,25 +11,13 @@ import numpy as np
 import pandas as pd
 
 from lib.evaluation import statistics
+from lib.evaluation.embeddings import METRICS
 from lib.evaluation.models import MODEL
 from lib.images import conditions
-from lib.retrieval.metrics import METRICS as METRIC_TABLE
 from lib.training import arms
 
-METRICS = list(METRIC_TABLE)
 LEVEL = [*MODEL, "condition", "sides"]  # what a mean over draws belongs to
-CLASS = [*LEVEL, "draw", "label"]  # the keys of a row of `classes`
 FLIPS = 99_999  # sign patterns: the least p-value, times the tests of a grid, stays below 0.05
-
-
-def by_class(rows: pd.DataFrame) -> pd.DataFrame:
-    """One row a class of one row a query: `n` queries that have anything to find, mean metrics.
-
-    Classes in which no query has anything to find (one image alone) are left out.
-    """
-    known = rows.dropna(subset=METRICS)
-    grouped = known.groupby(CLASS, sort=False)[METRICS]
-    return grouped.mean().assign(n=grouped.size()).reset_index()
 
 
 def class_sums(

@@ -13,7 +13,7 @@ from lib.core.cache import kept
 from lib.core.code import fingerprint
 from lib.core.errors import StudyError
 from lib.core.files import key_of
-from lib.evaluation.models import Model
+from lib.evaluation.models import MODEL, Model
 from lib.images import conditions as test_conditions
 from lib.images.scenes import Scenes
 from lib.models import embedding
@@ -22,6 +22,7 @@ from lib.models.openvino_forward import Forward
 from lib.retrieval import metrics
 
 METRICS = list(metrics.METRICS)
+CLASS = [*MODEL, "condition", "sides", "draw", "label"]  # the keys of a row of `classes`
 EMBEDDING = ("images", "models")  # rooms whose code decides an embedding
 SCORING = ("retrieval",)
 SIDES = {"clean": ("both",), "random_background": ("both", "query", "unshared")}
@@ -144,3 +145,13 @@ def per_query(
     for condition, draw in planned:
         for sides in SIDES.get(condition, ("both", "query")):
             yield view.table(condition, draw, sides)
+
+
+def by_class(rows: pd.DataFrame) -> pd.DataFrame:
+    """One row a class of one row a query: `n` queries that have anything to find, mean metrics.
+
+    Classes in which no query has anything to find (one image alone) are left out.
+    """
+    known = rows.dropna(subset=METRICS)
+    grouped = known.groupby(CLASS, sort=False)[METRICS]
+    return grouped.mean().assign(n=grouped.size()).reset_index()

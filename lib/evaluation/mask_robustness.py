@@ -10,7 +10,7 @@ from lib.core import hardware, paths
 from lib.core.errors import StudyError
 from lib.core.files import key_of, read_json
 from lib.data.store import Store, write_store
-from lib.evaluation import effects, embeddings, models
+from lib.evaluation import embeddings, models
 from lib.images.crops import Sampler
 from lib.images.scenes import Scenes
 from lib.masks import sources
@@ -122,7 +122,7 @@ def first_loss(study: str) -> list[models.Model]:
 
 
 def sensitivity(study: str, variants: list[str], seed: int = 0) -> pd.DataFrame:
-    """One row a class (as effects.by_class) of one draw through every kind of masks.
+    """One row a class (as embeddings.by_class) of one draw through every kind of masks.
 
     Clean images have no mask in them and are embedded once. `masks` names the kind, `usable` is the
     share of the test images that are composited; the others keep their own background.
@@ -142,6 +142,6 @@ def through_masks(
     for model in arms:
         for condition in CONDITIONS:
             view = embeddings.View(study, model, scenes if condition == "clean" else other, seed)
-            table = effects.by_class(view.table(condition, 0, "both"))
+            table = embeddings.by_class(view.table(condition, 0, "both"))
             found.append(table.assign(masks=name, usable=usable))
     return pd.concat(found, ignore_index=True)

@@ -14,7 +14,6 @@ from lib.core.progress import say
 from lib.core.tiles import write_tiles
 from lib.data.prepare import about
 from lib.evaluation import (
-    effects,
     embeddings,
     learning,
     mask_robustness,
@@ -29,7 +28,10 @@ from lib.masks.sources import mask_source
 from lib.training import arms
 
 PAPER = ("clean", "random_background")  # conditions of which every query is kept
-ROOMS = ("data", "masks", "retrieval", "images", "models", "training", "evaluation")
+# What decides a model's tables, beside its weights and the data: other code, measured again.
+CODE = ("retrieval", "images", "models", "evaluation/embeddings", "evaluation/measure",
+        "evaluation/learning", "evaluation/statistics")  # fmt: skip
+FIRST = (*CODE, "masks", "evaluation/mask_robustness", "evaluation/query_examples")
 SHOWN = 8  # test images on the sheet of conditions, and training images an arm
 TILE = 112  # pixels of a small picture at most
 
@@ -62,7 +64,7 @@ def measure(
         file.unlink(missing_ok=True)
         _pictures(study, scenes, conditions, folder)
         table = mask_robustness.sensitivity(study, mask_variants)
-        write_compact(folder / "mask_robustness.parquet", table, exact=effects.METRICS)
+        write_compact(folder / "mask_robustness.parquet", table, exact=embeddings.METRICS)
         write_json(file, made)
     return read(study)
 
@@ -74,7 +76,7 @@ def _of_the_first_loss(
     models = {name_of(*_who(m)): m.identity for m in mask_robustness.first_loss(study)}
     return {
         "models": models, "data": scenes.fingerprint, "conditions": conditions,
-        "masks": mask_robustness.names(study, mask_variants), "code": fingerprint(*ROOMS),
+        "masks": mask_robustness.names(study, mask_variants), "code": fingerprint(*FIRST),
     }  # fmt: skip
 
 
@@ -113,7 +115,7 @@ def measure_model(
     made = {
         "loss": model.loss, "arm": model.arm, "seed": model.seed, "model": model.identity,
         "data": scenes.fingerprint, "planned": [list(pair) for pair in planned],
-        "code": fingerprint(*ROOMS), "precision": model.precision,
+        "code": fingerprint(*CODE), "precision": model.precision,
     }  # fmt: skip
     made |= {key: entry[key] for key in ("recipe", "origin", "training") if key in entry}
     file = folder / "models" / f"{name}.json"
@@ -121,8 +123,8 @@ def measure_model(
         return
     file.unlink(missing_ok=True)
     rows = [table for table in embeddings.per_query(study, model, scenes, planned)]
-    classes = pd.concat([effects.by_class(table) for table in rows], ignore_index=True)
-    write_compact(folder / "classes" / f"{name}.parquet", classes, exact=effects.METRICS)
+    classes = pd.concat([embeddings.by_class(table) for table in rows], ignore_index=True)
+    write_compact(folder / "classes" / f"{name}.parquet", classes, exact=embeddings.METRICS)
     queries = pd.concat([t for t in rows if t["condition"].iloc[0] in PAPER], ignore_index=True)
     half = ("map_at_r", "p_at_1")
     write_compact(folder / "queries" / f"{name}.parquet", queries.drop(columns="r_precision"), half)

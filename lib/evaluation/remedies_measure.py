@@ -28,7 +28,7 @@ from lib.core.errors import StudyError
 from lib.core.files import key_of, read_json, write_json
 from lib.core.hardware import device, fixed_threads
 from lib.core.progress import say
-from lib.evaluation import effects, embeddings
+from lib.evaluation import embeddings
 from lib.evaluation import remedies as at_inference
 from lib.evaluation.embeddings import View
 from lib.evaluation.measured import name_of, write_compact
@@ -43,7 +43,8 @@ from lib.training import arms as arm_table
 
 NONE = "none"
 ON_QUERY = "+query"  # after a remedy's name: an untouched, clean gallery is searched
-ROOMS = ("data", "masks", "retrieval", "images", "models", "training", "evaluation")
+CODE = ("masks", "retrieval", "images", "models", "evaluation/embeddings", "evaluation/remedies",
+        "evaluation/remedies_measure")  # fmt: skip
 
 
 class Treated:
@@ -129,9 +130,9 @@ class Treated:
     def _row(self, model: Model, values: dict, remedy: str, **what: Any) -> pd.DataFrame:
         rows = pd.DataFrame({"row": self.rows, "label": self.labels.numpy()}).assign(
             loss=model.loss, arm=model.arm, seed=model.seed, **what,
-            **{name: values[name].numpy() for name in effects.METRICS},
+            **{name: values[name].numpy() for name in embeddings.METRICS},
         )  # fmt: skip
-        return effects.by_class(rows).assign(remedy=remedy)
+        return embeddings.by_class(rows).assign(remedy=remedy)
 
 
 def measure(
@@ -156,7 +157,7 @@ def measure(
         names = [NONE, *(remedies if model.arm in with_remedy else [])]
         made = {
             "model": model.identity, "data": scenes.fingerprint, "conditions": conditions,
-            "code": fingerprint(*ROOMS), "remedies": names, "classes": classes,
+            "code": fingerprint(*CODE), "remedies": names, "classes": classes,
             "masks": mask_source, "precision": model.precision,
         }  # fmt: skip
         file = folder / "models" / f"{name}.json"
@@ -164,14 +165,14 @@ def measure(
             continue
         file.unlink(missing_ok=True)
         table = work.tables(model, names, planned)
-        write_compact(folder / "classes" / f"{name}.parquet", table, exact=effects.METRICS)
+        write_compact(folder / "classes" / f"{name}.parquet", table, exact=embeddings.METRICS)
         write_json(file, made)
     _sweep(folder, {name_of(m.loss, m.arm, m.seed) for m, _ in models})
     size, file = models[0][0].image_size, folder / "study.json"
     facts = {
         "classes": len(torch.unique(work.labels)), "images": len(work.rows), "masks": mask_source,
         "conditions": conditions, "remedies": remedies, "data": scenes.fingerprint,
-        "code": fingerprint(*ROOMS),
+        "code": fingerprint(*CODE),
     }  # fmt: skip
     if not file.exists() or facts.items() > read_json(file).items():
         usable = {c: work.masks(c, d, size)[1] for c, d in planned} if remedies else {}

@@ -19,15 +19,14 @@ from lib.core import paths
 from lib.core.errors import StudyError
 from lib.core.progress import say, track
 from lib.core.stage import one_at_a_time
-from lib.evaluation import effects, models
+from lib.evaluation import effects, embeddings, models
 from lib.evaluation.remedies import REMEDIES
-from lib.experiments import audit_images, audit_pictures
+from lib.experiments import audit_images, audit_pictures, foreign
 from lib.experiments.audit_search import CLEAN, NONE, PLACES, QUERY, SHIFTED, Pass, Search
 from lib.experiments.audit_tables import METRIC, levels_of, mask_facts, plain, remedy_table
+from lib.experiments.foreign import Foreign, Given
 from lib.images import conditions as test_conditions
 from lib.images.crops import TEST_CROP
-from lib.models import foreign
-from lib.models.foreign import Foreign, Given
 from lib.models.trunks import TRUNKS
 
 DEMO_SIZE = 96  # pixels of a trunk's input, where the demo's small drawings are looked at
@@ -42,10 +41,10 @@ class Asked:
     """What an audit is asked; the defaults are those of the command line and the notebook.
 
     Attributes:
-        model: a form of lib.models.foreign.KINDS, or study:<study>/<loss>/<arm>/<seed>.
+        model: a form of lib.experiments.foreign.KINDS, or study:<study>/<loss>/<arm>/<seed>.
         images: "demo", a folder with a folder for each class, or a labels.csv.
         gallery: a second one, where queries and catalogue are apart.
-        size, mean, std, scale, bgr, weights: of the model's input (lib.models.foreign.Given).
+        size, mean, std, scale, bgr, weights: of the model's input (lib.experiments.foreign.Given).
         reference: a model on the same images to compare with; "" for none.
         masks: key of lib.masks.sources. backgrounds: as in params.yaml, or auto.
         conditions, remedies: keys of their tables. draws: of random backgrounds.
@@ -236,7 +235,7 @@ def _measured(asked: Asked, found: Search, start: float) -> Audit:
             if run.remedy != NONE:
                 tables.append(found.scores(run, sides, only_query=True))
     rows = pd.concat(tables, ignore_index=True)
-    classes = effects.by_class(rows)
+    classes = embeddings.by_class(rows)
     levels, helped = levels_of(classes), remedy_table(classes)
     facts = mask_facts(found.images)
     attention, maps = audit_pictures.attention(found, asked.attention, asked.attention_images)

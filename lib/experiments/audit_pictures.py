@@ -19,8 +19,8 @@ from lib.evaluation import query_examples, statistics
 from lib.evaluation.remedies import REMEDIES
 from lib.experiments.audit_search import CLEAN, NONE, SHIFTED, Pass, Search
 from lib.experiments.audit_tables import METRIC, ends
+from lib.experiments.foreign import Foreign
 from lib.images.conditions import specimen
-from lib.models.foreign import Foreign
 
 
 def attention(found: Search, method: str, count: int) -> tuple[pd.DataFrame, list[dict[str, Any]]]:

@@ -16,10 +16,10 @@ from lib.core.hardware import fixed_threads
 from lib.evaluation import effects, remedies
 from lib.evaluation.remedies import REMEDIES
 from lib.experiments.audit_images import Images
+from lib.experiments.foreign import Foreign
 from lib.images import conditions as test_conditions
 from lib.images.conditions import Batch, choose
 from lib.masks import rembg_models
-from lib.models.foreign import Foreign
 from lib.retrieval import metrics, search
 
 CLEAN, SHIFTED, PLACES = "clean", "random_background", "unshared_background"

@@ -25,9 +25,9 @@ from lib.core.stage import in_words, one_at_a_time
 from lib.experiments import audit_images
 from lib.experiments.audit import Asked, opened
 from lib.experiments.audit_search import CLEAN, NONE, Pass, Search
+from lib.experiments.foreign import Given
 from lib.images import conditions as test_conditions
 from lib.images.crops import TEST_CROP
-from lib.models.foreign import Given
 from lib.run.audit import add_flags
 
 TAKEN = ("model", "images", "gallery", "size", "mean", "std", "scale", "bgr", "weights", "masks")

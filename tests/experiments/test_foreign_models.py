@@ -19,9 +19,9 @@ from torch import nn
 
 from lib.attention import attribution
 from lib.core.errors import StudyError
-from lib.models.foreign import Given, load
+from lib.experiments.foreign import Given, load
+from lib.experiments.vetting import vet_export
 from lib.models.trunks import IMAGENET
-from lib.models.vetting import vet_export
 
 SIDE = 12
 

@@ -31,10 +31,10 @@ from torch.nn.functional import interpolate, normalize
 
 from lib.core.errors import StudyError
 from lib.core.hardware import THREADS, device, fixed_threads
+from lib.experiments.vetting import vet_export, without_pickles
 from lib.models import embedding, trunks
 from lib.models.embedder import Embedder
 from lib.models.trunks import IMAGENET, Normalise
-from lib.models.vetting import vet_export, without_pickles
 
 DEFAULT = "efficientnet_lite0"
 SIDE = 224  # of the input, where neither the model nor the user says
