@@ -1,7 +1,7 @@
 # Every verb sets the environment up first where it has to. More words for the tool behind a verb
 # go into ARGS (make test ARGS="-m 'not slow'"); PYTHON names the interpreter to build .venv with.
 .DEFAULT_GOAL := help
-.PHONY: help setup repro dial audit grid pages stale check-claims test test-faults verify lab report
+.PHONY: help setup repro dial catalogue audit grid pages stale check-claims test test-faults verify lab report
 .PHONY: lock clean lint
 
 PYTHON ?=
@@ -26,6 +26,10 @@ repro: $(STAMP) ## run what has changed of the studies, down to reports/local.ht
 dial: $(STAMP) ## run the study of the bias dial on drawn pictures, to reports/dial
 	@git rev-parse --git-dir >/dev/null 2>&1 || $(ENV) dvc config --local core.no_scm true
 	@$(ENV) dvc repro $(ARGS) pipelines/dial/dvc.yaml
+
+catalogue: $(STAMP) ## a real shift: shop photographs search the shop's catalogue (after grocery-cpu)
+	@git rev-parse --git-dir >/dev/null 2>&1 || $(ENV) dvc config --local core.no_scm true
+	@$(ENV) dvc repro $(ARGS) pipelines/catalogue/dvc.yaml
 
 audit: $(STAMP) ## how much does the background decide? MODEL=timm:resnet50 IMAGES=my/photographs
 	@$(ENV) python -m lib.run.audit $(if $(MODEL),--model "$(MODEL)") \

@@ -3,7 +3,6 @@
 import ast
 import json
 import re
-from pathlib import Path
 
 import grimp
 import pytest
@@ -11,7 +10,7 @@ import yaml
 
 from lib.core import paths
 
-PIPELINES = [Path("dvc.yaml"), Path("pipelines/dial/dvc.yaml")]
+PIPELINES = [paths.ROOT / "dvc.yaml", *sorted(paths.ROOT.glob("pipelines/*/dvc.yaml"))]
 MEASURING = ("data", "masks", "train", "shift", "attention", "remedies")
 
 
@@ -23,7 +22,7 @@ def graph() -> grimp.ImportGraph:
 def stages() -> dict[str, dict]:
     found = {}
     for file in PIPELINES:
-        found |= yaml.safe_load((paths.ROOT / file).read_text(encoding="utf-8"))["stages"]
+        found |= yaml.safe_load(file.read_text(encoding="utf-8"))["stages"]
     return found
 
 
