@@ -41,7 +41,10 @@ SHOWN = (
     "05_attention/maps",
     "05_attention/scores",
 )
-NAMES = {"cub200": "Birds", "cars196": "Cars", "sop": "Products", "rendered": "Demo"}
+NAMES = {
+    "cub200": "Birds", "cars196": "Cars", "sop": "Online products", "grocery": "Products",
+    "rendered": "Demo",
+}  # fmt: skip
 MODEL = ["loss", "arm"]
 
 
@@ -376,7 +379,7 @@ def build(
     to: str = "index.html",
     older: Callable[[str], str] = lambda study: "",
 ) -> Path:
-    """Write a front page `reports/<to>`; in the paper's order, the rendered demo last.
+    """Write a front page `reports/<to>`; in the paper's order, the demo last, then stale studies.
 
     Args:
         reports: the folder with `summaries/<study>.json` and one folder a study.
@@ -401,7 +404,7 @@ def build(
     found = [read_study(file, facts, older(file.stem)) for file in wanted]
     of = [study.dataset for study in found]
     found = [replace(study, shared=of.count(study.dataset) > 1) for study in found]
-    found.sort(key=lambda study: (overview_figure.rank(study.dataset), study.name))
+    found.sort(key=lambda s: (bool(s.stale), overview_figure.rank(s.dataset), s.name))
     name = "overview" if to == "index.html" else Path(to).stem
     finding = overview_figure.write(found, reports, name)
     first = picture(reports / f"{name}.png", finding) if finding else None

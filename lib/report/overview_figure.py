@@ -1,7 +1,8 @@
 """The figure of the first screen: studies side by side, one mark a loss and arm.
 
-Studies of the paper's photographs, where there are any; else all. `Study` is front_page's: of it
-only `label`, `name`, `dataset`, `entry`, `rows`, `seeds`, `lost` and `gains` are looked at.
+Studies of real photographs that are not stale, where there are any; else stale ones; else all.
+`Study` is front_page's: of it only `label`, `name`, `dataset`, `entry`, `rows`, `seeds`, `lost`,
+`gains` and `stale` are looked at.
 """
 
 from pathlib import Path
@@ -17,20 +18,21 @@ from lib.training import arms
 if TYPE_CHECKING:
     from lib.report.front_page import Study
 
-PUBLISHED = ("cub200", "cars196", "sop")  # the paper's data sets
+REAL = ("cub200", "cars196", "sop", "grocery")  # data sets of photographs: the paper's, then ours
 
 
 def chosen(studies: list["Study"]) -> list["Study"]:
     """The studies that are drawn, birds first."""
     full = [study for study in studies if study.rows]
-    known = [study for study in full if study.dataset in PUBLISHED]
-    return sorted(known, key=lambda study: rank(study.dataset)) or full
+    real = [study for study in full if study.dataset in REAL]
+    current = [study for study in real if not study.stale]
+    return sorted(current or real, key=lambda study: rank(study.dataset)) or full
 
 
 def rank(dataset: str) -> int:
-    """The paper's data sets in its order, then others, the rendered images last."""
-    order = [*PUBLISHED, "folder", "rendered"]
-    return order.index(dataset) if dataset in order else len(PUBLISHED)
+    """Real photographs first, then others, the rendered images last."""
+    order = [*REAL, "folder", "rendered"]
+    return order.index(dataset) if dataset in order else len(REAL)
 
 
 def finding(studies: list["Study"]) -> str:

@@ -23,6 +23,7 @@ def a_study(name: str, dataset: str, drop: float) -> SimpleNamespace:
     ]
     trunk = [("", [row("untrained", 9, -drop)])]
     return SimpleNamespace(
+        stale="",
         name=name, dataset=dataset, label=name.upper(), entry={"queries": 7}, rows=trunk + rows,
         lost=pd.Series({"base": drop / 20, "bgaugment": drop / 40}), seeds=2, gains={},
     )  # fmt: skip
