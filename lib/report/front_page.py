@@ -26,7 +26,7 @@ from lib.core.errors import StudyError
 from lib.core.files import atomic, read_json
 from lib.data import datasets
 from lib.evaluation import effects
-from lib.report import overview_figure, provenance, stale
+from lib.report import first_figure, overview_figure, provenance, stale
 from lib.report.html import TEMPLATES, figures, title
 from lib.report.provenance import Made
 from lib.report.shift_tables import ENDS, PAPER, label_of, means, per_arm
@@ -385,7 +385,8 @@ def build(
         reports: the folder with `summaries/<study>.json` and one folder a study.
         facts: the folder with `published_retrieval.csv`.
         studies: folders of `reports` to show; all by default.
-        to: name of the page. Its figure is `overview.png` for `index.html`, else `<stem>.png`.
+        to: name of the page. Its figures are `first.jpg` and `overview.png` for `index.html`,
+            else `<stem>.first.jpg` and `<stem>.png`.
         older: from a study's name to what has changed since it was made, "" for nothing.
 
     Returns:
@@ -409,11 +410,15 @@ def build(
     finding = overview_figure.write(found, reports, name)
     first = picture(reports / f"{name}.png", finding) if finding else None
     first = replace(first, address=f"{name}.png") if first else None
+    image = "first" if to == "index.html" else f"{Path(to).stem}.first"
+    alt = first_figure.write([reports / study.name for study in found], reports, image)
+    opening = picture(reports / f"{image}.jpg", alt) if alt else None
+    opening = replace(opening, address=f"{image}.jpg") if opening else None
     gains = overview_figure.gains(overview_figure.chosen(found)) if first else []
     more = others(reports, {file.stem for file in summaries})
     more = [entry for entry in more if studies is None or entry[0] in studies]
     page = _environment().get_template("gallery.html.j2")
-    text = page.render(studies=found, others=more, first=first, gains=gains)
+    text = page.render(studies=found, others=more, first=first, gains=gains, opening=opening)
     with atomic(reports / to) as temporary:
         temporary.write_text(text.rstrip("\n") + "\n", encoding="utf-8")
     return reports / to

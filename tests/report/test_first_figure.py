@@ -1,0 +1,48 @@
+"""The first image: one query before and after its background is changed."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from lib.core.tiles import write_tiles
+from lib.report import first_figure
+
+
+def write(folder: Path, arms: list[str], conditions: list[str]) -> None:
+    """A sheet of two rules; under `largest drop` one of three neighbours is right, shifted."""
+    rows = [
+        {"rule": rule, "arm": arm, "condition": condition, "loss": "triplet", "seed": 0,
+         "place": place, "right": place == 1 or (condition == "clean"), "label": 0}
+        for rule in ("largest drop", "median")
+        for arm in arms
+        for condition in conditions
+        for place in range(4)
+    ]  # fmt: skip
+    tiles = [np.full((8, 8, 3), at, np.uint8) for at in range(len(rows))]
+    write_tiles(folder / "measured" / "evaluation" / "gallery", tiles, pd.DataFrame(rows))
+
+
+def test_reference_before_and_after_then_the_arm(tmp_path: Path) -> None:
+    write(tmp_path / "study", ["base", "bgaugment"], ["clean", "random_background"])
+    drawn = first_figure.figure(tmp_path / "study")
+    titles = [axis.get_title(loc="left") for axis in drawn.axes if axis.get_title(loc="left")]
+    assert titles == [
+        "base, photographs as they are: 3 of 3 right",
+        "base, other backgrounds: 1 of 3 right",
+        "BGAugment, other backgrounds: 1 of 3 right",
+    ]
+
+
+def test_one_arm_and_one_condition(tmp_path: Path) -> None:
+    write(tmp_path / "one", ["base"], ["clean", "random_background"])
+    assert len(first_figure.figure(tmp_path / "one").axes) == 2 * 4
+    write(tmp_path / "clean", ["base"], ["clean"])
+    assert first_figure.figure(tmp_path / "clean") is None
+
+
+def test_the_first_study_that_has_images_is_drawn(tmp_path: Path) -> None:
+    assert first_figure.write([tmp_path / "none"], tmp_path, "first") is None
+    write(tmp_path / "study", ["base", "bgaugment"], ["clean", "random_background"])
+    assert first_figure.write([tmp_path / "none", tmp_path / "study"], tmp_path, "first")
+    assert (tmp_path / "first.jpg").exists()
