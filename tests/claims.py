@@ -13,7 +13,7 @@ import pandas as pd
 import yaml
 
 from lib.core import paths
-from lib.report import bias_dose_figure, front_page, overview_figure
+from lib.report import bias_dose_figure, front_page, overview_figure, stale
 
 Claim = tuple[str, str]  # what it is about; the text that README must hold
 
@@ -21,7 +21,9 @@ Claim = tuple[str, str]  # what it is about; the text that README must hold
 def committed() -> list[front_page.Study]:
     """The studies of the figure on README's first screen."""
     files = sorted((paths.REPORTS / "summaries").glob("*.json"))
-    return overview_figure.chosen([front_page.read_study(file, paths.FACTS) for file in files])
+    changes = {study: stale.sentence(changed) for study, changed in stale.by_study().items()}
+    read = [front_page.read_study(f, paths.FACTS, changes.get(f.stem, "")) for f in files]
+    return overview_figure.chosen(read)
 
 
 def of_studies() -> Iterator[Claim]:
