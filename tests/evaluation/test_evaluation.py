@@ -56,7 +56,7 @@ def level(rows: pd.DataFrame, metric: str, **wanted: object) -> dict[int, float]
 
 def test_effects_are_paired_means_over_queries() -> None:
     rows = queries()
-    table = effects_of.effects(effects_of.by_class(rows))
+    table = effects_of.effects(embeddings.by_class(rows))
     assert table.groupby("contrast").size().to_dict() == {
         "shifted-clean": 3 * 3 * 2 * 3, "bgaugment-base": (1 + 3 * 2) * 3, "same-other": 3 * 2 * 3,
     }  # fmt: skip
@@ -76,7 +76,7 @@ def test_effects_are_paired_means_over_queries() -> None:
 
 def test_effects_carry_the_interval_and_the_holm_family_of_lib_stats() -> None:
     rows = queries()
-    table = effects_of.effects(effects_of.by_class(rows))
+    table = effects_of.effects(embeddings.by_class(rows))
     part = table[(table["contrast"] == "shifted-clean") & (table["metric"] == "p_at_1")]
     assert part["p_holm"].tolist() == statistics.holm(part["p"]).tolist()
     keys = ["loss", "arm", "condition", "sides"]
@@ -95,7 +95,7 @@ def test_more_tests_than_the_least_p_value_allows_can_still_be_rejected() -> Non
 
 
 def test_intervals_are_named_for_what_they_cover() -> None:
-    table = effects_of.intervals(effects_of.by_class(queries())).set_index(
+    table = effects_of.intervals(embeddings.by_class(queries())).set_index(
         ["covers", "loss", "arm", "condition", "sides"]
     )
     one = table[table["metric"] == "map_at_r"]
@@ -118,14 +118,14 @@ def test_intervals_are_named_for_what_they_cover() -> None:
 
 def test_several_seeds_have_an_interval() -> None:
     rows = queries(seeds=3)
-    table = effects_of.intervals(effects_of.by_class(rows))
+    table = effects_of.intervals(embeddings.by_class(rows))
     seeds = table[(table["covers"] == "seeds") & (table["arm"] == "base")]
     assert (seeds["n"] == 3).all() and seeds["low"].notna().all()
 
 
 def test_classes_that_lose_and_worst_classes() -> None:
     rows = queries()
-    table = effects_of.class_losses(effects_of.by_class(rows))
+    table = effects_of.class_losses(embeddings.by_class(rows))
     assert len(table) == 3 * 5 and table["change"].dropna().is_monotonic_increasing
     row = table[(table["arm"] == "base") & (table["label"] == 20)].iloc[0]
     clean = level(rows, "map_at_r", arm="base", condition="clean", label=20)
@@ -248,7 +248,7 @@ def test_sensitivity_compares_like_with_like(study: str, models: list) -> None:
 def test_a_mean_over_models_has_the_interval_of_the_mean() -> None:
     """Resampled by hand: the models' mean of each query, then whole classes, then trainings."""
     rows = queries(seeds=2)
-    found = effects_of.joint(effects_of.by_class(rows), "shifted-clean", PLACES[1], "both")
+    found = effects_of.joint(embeddings.by_class(rows), "shifted-clean", PLACES[1], "both")
     assert found["arm"].tolist() == ["untrained", "base", "bgaugment"]
     assert found["models"].tolist() == [1, 2, 2] and (found["n"] == 13).all()
     base = rows[(rows["arm"] == "base") & (rows["sides"] == "both")]
@@ -264,7 +264,7 @@ def test_a_mean_over_models_has_the_interval_of_the_mean() -> None:
     trainings = abs(seeds.iloc[0] - seeds.iloc[1]) / 2  # standard error of the mean of two
     half = np.hypot(expected.high - expected.mean, scipy_stats.t.ppf(0.975, 1) * trainings)
     assert (row["low"], row["high"]) == pytest.approx((row["value"] - half, row["value"] + half))
-    level = effects_of.joint_levels(effects_of.by_class(rows)).set_index(["arm", "condition"])
+    level = effects_of.joint_levels(embeddings.by_class(rows)).set_index(["arm", "condition"])
     assert level.loc[("base", "clean"), "value"] == pytest.approx(wide["clean"].mean())
 
 
@@ -272,7 +272,7 @@ def test_a_third_arm_gets_its_contrast_and_one_arm_gets_none(monkeypatch) -> Non
     monkeypatch.setitem(arms.ARMS, "grey", arms.Arm("Grey", arms.replaced(arms.grey)))
     rows = queries()
     third = rows[rows["arm"] == "bgaugment"].assign(arm="grey")
-    classes = effects_of.by_class(pd.concat([rows, third]))
+    classes = embeddings.by_class(pd.concat([rows, third]))
     table = effects_of.effects(classes)
     assert {"bgaugment-base", "grey-base"} <= set(table["contrast"])
     one = effects_of.effects(classes[classes["arm"] == "base"])

@@ -12,7 +12,7 @@ from IPython.utils.capture import capture_output
 from lib.core import paths
 from lib.core.files import write_json
 from lib.core.tiles import write_tiles
-from lib.evaluation import effects
+from lib.evaluation import effects, embeddings
 from lib.evaluation.measured import Measured, name_of, read, write_compact
 
 LOSSES, SEEDS, CLASSES = ("triplet", "arcface"), (0, 1), range(8)
@@ -38,7 +38,7 @@ def rows(who: tuple[str, str, int], conditions: list[str]) -> pd.DataFrame:
                 found = value(*who, condition, label) + 0.01 * draw + 0.05 * (sides == "query")
                 metrics = dict.fromkeys(effects.METRICS, found)
                 made.append([*who, condition, sides, draw, label, *metrics.values(), 4])
-    return pd.DataFrame(made, columns=[*effects.CLASS, *effects.METRICS, "n"])
+    return pd.DataFrame(made, columns=[*embeddings.CLASS, *embeddings.METRICS, "n"])
 
 
 def learning(who: tuple[str, str, int]) -> dict:
