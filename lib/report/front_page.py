@@ -24,6 +24,7 @@ from PIL import Image
 from lib.core import paths
 from lib.core.errors import StudyError
 from lib.core.files import atomic, read_json
+from lib.core.stage import in_words
 from lib.data import datasets
 from lib.evaluation import effects
 from lib.report import first_figure, overview_figure, provenance, stale
@@ -434,21 +435,19 @@ def on_record(reports: Path) -> list[str]:
     return found
 
 
-def main() -> int:
-    """The command line: `index.html` of the studies on record, `local.html` of all on this machine.
-
-    Returns 0, or 2 where there is nothing to show.
-    """
-    try:
-        changes = stale.by_study()
-        told = {study: stale.sentence(changed) for study, changed in changes.items()}
-        for to, studies in (("index.html", on_record(paths.REPORTS)), ("local.html", None)):
-            made = build(paths.REPORTS, paths.FACTS, studies or None, to, lambda s: told.get(s, ""))
-            print(made.relative_to(paths.ROOT).as_posix())
-    except StudyError as error:
-        print(error, file=sys.stderr)
-        return 2
+def _both() -> int:
+    """`index.html` of the studies on record, `local.html` of all on this machine."""
+    changes = stale.by_study()
+    told = {study: stale.sentence(changed) for study, changed in changes.items()}
+    for to, studies in (("index.html", on_record(paths.REPORTS)), ("local.html", None)):
+        made = build(paths.REPORTS, paths.FACTS, studies or None, to, lambda s: told.get(s, ""))
+        print(made.relative_to(paths.ROOT).as_posix())
     return 0
+
+
+def main() -> int:
+    """The command line. Returns 0, or 2 where there is nothing to show."""
+    return in_words(_both)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from pathlib import Path
 
 from lib.core.errors import StudyError
 from lib.core.progress import say
+from lib.core.stage import in_words
 from lib.experiments.audit import Asked, audit, name_of
 from lib.experiments.audit_search import FAST
 from lib.report import audit_page
@@ -93,21 +94,18 @@ def main(argv: list[str] | None = None) -> int:
     values = {entry.name: getattr(given, entry.name) for entry in fields(Asked)}
     if given.fast:
         values["masks"] = FAST
-    try:
+
+    def run() -> int:
         if given.fail_above is not None and not 0 <= given.fail_above <= 1:
             raise StudyError(f"--fail-above is {given.fail_above}; give a share from 0 to 1.")
         asked = Asked(**values)
         found = audit(asked)
         page = audit_page.write(found, given.out or audit_page.home(given.name or name_of(asked)))
-    except StudyError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("Stopped; what was finished is kept, the same command goes on.", file=sys.stderr)
-        return 130
-    print("\n".join(audit_page.verdict(found)))
-    print(f"Open {page}")
-    return _limit(found.lost, given.fail_above)
+        print("\n".join(audit_page.verdict(found)))
+        print(f"Open {page}")
+        return _limit(found.lost, given.fail_above)
+
+    return in_words(run, "Stopped; what was finished is kept, the same command goes on.")
 
 
 def _limit(lost: float | None, limit: float | None) -> int:
