@@ -1,3 +1,4 @@
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from torch import nn
 
 from lib.core import hardware, paths
 from lib.core.errors import StudyError
+from lib.core.files import read_json, write_json
 from lib.evaluation import models
 from lib.images.composite import composite
 from lib.images.scenes import Scenes, TrainingBatch
@@ -351,6 +353,45 @@ def test_a_study_writes_what_the_next_step_reads(study, recipe) -> None:
     training.measure(study, **{**STUDY, "losses": ["arcface"], "arms": ["base"], "seeds": [2]})
     assert [(m.loss, m.seed) for m in models.models_of(study)[1:]] == [("arcface", 2)]
     assert not (paths.StudyPaths(study).models / "triplet").exists()
+
+
+def test_what_was_measured_before_is_not_trained_again(study, recipe, monkeypatch) -> None:
+    """Only where KEEP_MEASURED asks for it, and only by the very same recipe, data and code."""
+    few = {**STUDY, "arms": ["base"], "seeds": [0]}
+    first = training.measure(study, **few)
+    where = paths.StudyPaths(study)
+    [entry] = read_json(where.models / "triplet" / "models.json")
+    folder = where.measured / "evaluation"
+    manifest = {"model": entry["sha256"]} | {
+        name: entry[name] for name in ("training", "precision", "origin", "recipe")
+    }
+    write_json(folder / "models" / "triplet-base-0.json", manifest)
+    first.to_csv(folder / "training.csv", index=False)
+    trained = []
+
+    def fit_and_note(recipe, scenes, scratch):
+        trained.append(recipe.name)
+        return fit.fit(recipe, scenes, scratch)
+
+    monkeypatch.setattr(training, "fit", fit_and_note)
+
+    def again(**changed) -> list[str]:
+        trained.clear()
+        shutil.rmtree(where.models)
+        shutil.rmtree(where.scratch)
+        training.measure(study, **{**few, **changed})
+        return list(trained)
+
+    assert again() == ["triplet-base-0"]
+    monkeypatch.setenv("KEEP_MEASURED", "1")
+    assert again(seeds=[0, 1]) == ["triplet-base-1"]
+    kept, new = models.models_of(study)[1:]
+    assert kept.identity == entry["sha256"] and not kept.weights.exists() and new.weights.exists()
+    with pytest.raises(StudyError, match="measured on another machine"):
+        kept.load()
+    history = pd.read_csv(where.models / "training.csv")
+    assert history[history["seed"] == 0]["map_at_r"].tolist() == first["map_at_r"].tolist()
+    assert again(lr_head=STUDY["lr_head"] * 2) == ["triplet-base-0"]
 
 
 def test_an_arm_may_show_views_and_add_a_term(study, recipe, monkeypatch) -> None:
