@@ -158,6 +158,32 @@ def joint_levels(
     return over_models(sums, counts, [*by, "condition"])
 
 
+def share_lost(classes: pd.DataFrame, condition: str = "random_background") -> pd.DataFrame:
+    """Share of clean MAP@R that a condition takes (both sides), mean over models: a row an arm.
+
+    A ratio of sums over classes, so that its interval comes from resampling classes as all others.
+    From two seeds on it covers other trainings, too.
+
+    Returns:
+        arm, value, low, high, models, seeds; empty where one of both was not measured.
+    """
+    sums, rows = class_sums(classes[classes["sides"] == "both"], "map_at_r", LEVEL)[0], []
+    for arm, part in sums.T.groupby(level="arm", sort=False):
+        wide = part.T
+        there = set(wide.columns.get_level_values("condition"))
+        if not {"clean", condition} <= there:
+            continue
+        clean, moved = (wide.xs(name, axis=1, level="condition") for name in ("clean", condition))
+        moved = moved[clean.columns]
+        mean, half = statistics.class_bootstrap((clean - moved).mean(axis=1).to_frame(),
+                                                clean.mean(axis=1))  # fmt: skip
+        seeds = (1 - moved.sum() / clean.sum()).groupby("seed").mean().to_frame()
+        half = statistics.with_trainings(half, seeds)
+        ends = (mean[0], mean[0] - half[0], mean[0] + half[0])
+        rows.append([arm, *ends, len(clean.columns), len(seeds)])
+    return pd.DataFrame(rows, columns=["arm", "value", "low", "high", "models", "seeds"])
+
+
 def over_models(sums: pd.DataFrame, counts: pd.Series, by: list[str]) -> pd.DataFrame:
     """Means over the columns of each group of `by`, their intervals over classes and trainings.
 

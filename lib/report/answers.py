@@ -249,12 +249,15 @@ def front_page_entry(
         for arm in arms_of(table)
     }
     looked = scores.groupby("arm", sort=False)["value"].mean() if len(scores) else pd.Series()
+    ends = effects_of.share_lost(m.classes).set_index("arm")[["low", "high"]]
     notes = m.facts["note"], *masks_note(folder / "masks.csv", m.facts["dataset"])[1:]
     notes = *notes, few_classes(len(m.labels))
     return {
         "study": m.study, "dataset": m.facts["dataset"], "note": " ".join(filter(None, notes)),
         "finding": finding, "map_at_r_percent": found, "models": model_rows(m.classes),
-        "share_lost": percent_lost(table).round(4).to_dict(), "gains": gains(m.classes),
+        "share_lost": percent_lost(table).round(4).to_dict(),
+        "share_lost_ends": {arm: [_plain(x) for x in row] for arm, *row in ends.itertuples()},
+        "gains": gains(m.classes),
         "attention_score": looked.round(4).to_dict(), "queries": int(table["n"].max()),
         "losses": m.losses, "arms": m.arms, "seeds": len(m.seeds),
         "tables_sha256": {file.name: digest(file)[:16] for file in _tables(folder)},

@@ -118,9 +118,19 @@ class Study:
         return pd.Series(shares, dtype=float)
 
     @property
+    def lost_words(self) -> str:
+        """`base 38 % [33 to 43 %], BGAugment ...`: `lost`, with intervals where they are known."""
+        ends, words = self.entry.get("share_lost_ends") or {}, {}
+        for arm, share in self.lost.items():
+            known = [x for x in ends.get(arm) or [] if x is not None]
+            told = f" [{100 * known[0]:.0f} to {100 * known[1]:.0f}]" if len(known) == 2 else ""
+            words[arm] = f"{share:.0%}{told}"
+        return per_arm(pd.Series(words, dtype=str), "{}")
+
+    @property
     def finding(self) -> str:
         """The study in one line."""
-        told = f"MAP@R lost when only the background changes: {per_arm(self.lost, '{:.0%}')}"
+        told = f"MAP@R lost when only the background changes: {self.lost_words}"
         return told if len(self.lost) else str(self.entry["finding"])
 
     @property

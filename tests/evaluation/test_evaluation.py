@@ -268,6 +268,24 @@ def test_a_mean_over_models_has_the_interval_of_the_mean() -> None:
     assert level.loc[("base", "clean"), "value"] == pytest.approx(wide["clean"].mean())
 
 
+def test_a_share_lost_is_that_of_the_means_and_resamples_classes() -> None:
+    rows = queries()
+    found = effects_of.share_lost(embeddings.by_class(rows)).set_index("arm")
+    base = rows[(rows["arm"] == "base") & (rows["sides"] == "both")]
+    wide = base.pivot_table(index=["row", "label"], columns="condition", values="map_at_r")
+    wide = wide[["clean", PLACES[1]]].dropna()
+    row = found.loc["base"]
+    assert row["value"] == pytest.approx(1 - wide[PLACES[1]].mean() / wide["clean"].mean())
+    sums = wide.groupby(level="label").sum().to_numpy()
+    rng = np.random.default_rng(3)
+    drawn = [sums[rng.integers(0, len(sums), len(sums))].sum(0) for _ in range(4000)]
+    shares = [1 - moved / clean for clean, moved in drawn]
+    assert row["low"] < np.quantile(shares, 0.25) and row["high"] > np.quantile(shares, 0.75)
+    assert row["high"] - row["value"] == pytest.approx(row["value"] - row["low"])
+    assert row["high"] - row["low"] < 12 * np.std(shares)  # five classes: long tails
+    assert effects_of.share_lost(embeddings.by_class(rows), "unknown").empty
+
+
 def test_a_third_arm_gets_its_contrast_and_one_arm_gets_none(monkeypatch) -> None:
     monkeypatch.setitem(arms.ARMS, "grey", arms.Arm("Grey", arms.replaced(arms.grey)))
     rows = queries()

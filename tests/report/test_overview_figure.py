@@ -26,6 +26,7 @@ def a_study(name: str, dataset: str, drop: float) -> SimpleNamespace:
         stale="",
         name=name, dataset=dataset, label=name.upper(), entry={"queries": 7}, rows=trunk + rows,
         lost=pd.Series({"base": drop / 20, "bgaugment": drop / 40}), seeds=2, gains={},
+        lost_words=f"base {drop / 20:.0%}, BGAugment {drop / 40:.0%}".replace("%", " %"),
     )  # fmt: skip
 
 
