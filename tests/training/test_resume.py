@@ -79,7 +79,7 @@ def results(folder: Path) -> dict[str, bytes]:
 )
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("optimiser", ["adamw", "rmsprop"])
+@pytest.mark.parametrize("optimiser", ["adamw", pytest.param("rmsprop", marks=pytest.mark.long)])
 def test_killed_anywhere_and_run_again_ends_with_the_same_bytes(
     once, home: Path, optimiser: str
 ) -> None:
