@@ -26,17 +26,19 @@ def write(folder: Path, arms: list[str], conditions: list[str]) -> None:
 def test_reference_before_and_after_then_the_arm(tmp_path: Path) -> None:
     write(tmp_path / "study", ["base", "bgaugment"], ["clean", "random_background"])
     drawn = first_figure.figure(tmp_path / "study")
-    titles = [axis.get_title(loc="left") for axis in drawn.axes if axis.get_title(loc="left")]
+    titles = [text.get_text() for axis in drawn.axes for text in axis.texts]
     assert titles == [
-        "base, photographs as they are: 3 of 3 right",
-        "base, other backgrounds: 1 of 3 right",
-        "BGAugment, other backgrounds: 1 of 3 right",
+        "The query that falls most: base, photographs as they are, 3 of 3 right",
+        "The query that falls most: base, other backgrounds, 1 of 3 right",
+        "The query that falls most: BGAugment, other backgrounds, 1 of 3 right",
+        "The median query: base, photographs as they are, 3 of 3 right",
+        "The median query: base, other backgrounds, 1 of 3 right",
     ]
 
 
 def test_one_arm_and_one_condition(tmp_path: Path) -> None:
     write(tmp_path / "one", ["base"], ["clean", "random_background"])
-    assert len(first_figure.figure(tmp_path / "one").axes) == 2 * 4
+    assert len(first_figure.figure(tmp_path / "one").axes) == 4 * 4
     write(tmp_path / "clean", ["base"], ["clean"])
     assert first_figure.figure(tmp_path / "clean") is None
 
