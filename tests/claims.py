@@ -13,7 +13,10 @@ import pandas as pd
 import yaml
 
 from lib.core import paths
-from lib.report import bias_dose_figure, front_page, overview_figure, stale
+from lib.evaluation.measured import read
+from lib.experiments import catalogue
+from lib.report import bias_dose_figure, catalogue_page, front_page, overview_figure, stale
+from lib.report.shift_tables import told
 
 Claim = tuple[str, str]  # what it is about; the text that README must hold
 
@@ -39,6 +42,23 @@ def of_studies() -> Iterator[Claim]:
             yield f"{study.label}: attention score, {arm}", f"{score:.2f}"
         for arm, share in study.lost.items():
             yield f"{study.label}: lost, {arm}", f"{100 * share:.0f} %"
+        first = study.entry["map_at_r_percent"]["base"]
+        words = f"from {first['clean']:.1f} % to {first['random_background']:.1f} %"
+        yield f"{study.label}: levels of base", words
+
+
+def of_catalogue() -> Iterator[Claim]:
+    """The real shift: how often it is found, what BGAugment adds, whether composites predict it."""
+    for file in paths.REPORTS.glob("*/catalogue.csv"):
+        study = file.parent.name
+        rows = catalogue.found(study)
+        level = catalogue_page.levels(rows).set_index(["kind", "arm"])["value"][catalogue_page.ALL]
+        yield "catalogue: base", f"{100 * level['base']:.0f} % of the searches"
+        gain = catalogue_page.gain(rows, "bgaugment-base").set_index("kind").loc[catalogue_page.ALL]
+        yield "catalogue: BGAugment", f"{told(gain)} points more often"
+        links = catalogue.predicted(catalogue.by_class(read(study).classes, rows))
+        link = links.set_index(["arm", "predictor"]).loc[("base", "lost")]
+        yield "catalogue: correlation", f"rank correlation {told(link, 1, 2)} over {link['n']:.0f}"
 
 
 def of_bias_dose() -> Iterator[Claim]:
@@ -68,7 +88,7 @@ def missing() -> list[Claim]:
     text = (paths.ROOT / "README.md").read_text(encoding="utf-8")
     plain = " ".join(text.split())
     rows = dict(re.findall(r"^\| \d \| \[(\d\d_\w+)\](.+)$", text, flags=re.M))
-    claims = [*of_studies(), *of_bias_dose(), *of_demo(), *of_tables()]
+    claims = [*of_studies(), *of_catalogue(), *of_bias_dose(), *of_demo(), *of_tables()]
     return [
         (about, wanted)
         for about, wanted in claims

@@ -7,6 +7,7 @@ from lib.evaluation import effects
 from lib.experiments.catalogue import CONDITION
 from lib.report.shift_tables import arms_of, told
 from lib.report.style import colour, headline, label, marker, plt
+from lib.training import arms
 
 ALL = "all products"
 PREDICTORS = {
@@ -66,12 +67,12 @@ def found_figure(table: pd.DataFrame, gains: pd.DataFrame) -> Figure:
 def found_finding(gains: pd.DataFrame) -> str:
     """What training on replaced backgrounds does to the search of the catalogue."""
     whole = gains[gains["kind"] == ALL].iloc[0]
-    arm = str(whole["arm"])
-    word = "more" if whole["value"] > 0 else "fewer"
+    arm, up = str(whole["arm"]), whole["value"] > 0
+    reference, word = arms.get(arm).reference or "", "more" if up else "fewer"
     sure = "" if whole["low"] > 0 or whole["high"] < 0 else ", which may be chance"
     return (
-        f"{label(arm)} finds {told(whole)} points {word} of the products in the catalogue "
-        f"than {label('base')}{sure}"
+        f"{label(arm)} finds {told(whole, 100 if up else -100)} points {word} of the products in "
+        f"the catalogue than {label(reference)}{sure}"
     )
 
 

@@ -101,6 +101,8 @@ def test_the_page_says_what_the_arm_gains() -> None:
     gains = catalogue_page.gain(found, "bgaugment-base")
     assert gains.set_index("kind").loc["Fruit", "value"] == pytest.approx(0.2)
     assert "20.0 [20.0, 20.0] points more" in catalogue_page.found_finding(gains)
+    fewer = catalogue_page.gain(found.assign(p_at_1=-found["p_at_1"]), "bgaugment-base")
+    assert "BGAugment finds 20.0 [20.0, 20.0] points fewer" in catalogue_page.found_finding(fewer)
     levels = catalogue_page.levels(found)
     figure = catalogue_page.found_figure(levels, gains)
     assert len(figure.axes[0].get_yticklabels()) == 2
