@@ -60,8 +60,8 @@ def figure(study: Path) -> Figure | None:
             framed(axis, tiles[at], None if entry["place"] == 0 else bool(entry["right"]))
         right = int(part[part["place"] > 0]["right"].sum())
         words = f"{QUERIES[rule]}: {label(arm)}, {WORDS[condition]}, {right} of {across - 1} right"
-        row[0].text(0, 1.05, words, transform=row[0].transAxes, fontsize=11.5, in_layout=False)
-    drawn.get_layout_engine().set(hspace=0.2)
+        row[0].text(0, 1.06, words, transform=row[0].transAxes, fontsize=11.5, in_layout=False)
+    drawn.get_layout_engine().set(h_pad=0.22, hspace=0)  # room for the words
     headline(drawn, "Only the background changes: a query and its five nearest")
     return drawn
 
