@@ -40,7 +40,7 @@ def of_studies() -> Iterator[Claim]:
     for study in studies:
         for arm, score in study.scores:
             yield f"{study.label}: attention score, {arm}", f"{score:.2f}"
-        for arm, share in study.lost.items():
+        for arm, share in study.lost.set_index("arm")["value"].items():
             yield f"{study.label}: lost, {arm}", f"{100 * share:.0f} %"
         first = study.entry["map_at_r_percent"]["base"]
         words = f"from {first['clean']:.1f} % to {first['random_background']:.1f} %"

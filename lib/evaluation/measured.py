@@ -137,6 +137,12 @@ class Measured:
         text = {"dtype": {"class_name": str}, "na_values": {"uniformity": [""]}}
         return pd.read_csv(self._there("labels.csv"), keep_default_na=False, **text)  # a class NA
 
+    @property
+    def kinds(self) -> pd.Series:
+        """The kind of every test class, by label: what its name says before a `/`, else ""."""
+        names = self.labels.set_index("label")["class_name"]
+        return names.str.rpartition("/")[0].str.split("/").str[0]
+
     @cached_property
     def training(self) -> pd.DataFrame:
         """The history: a row a loss, arm, seed, epoch and condition."""

@@ -21,8 +21,6 @@ from lib.report.shift_tables import (
     label_of,
     means,
     pair_label,
-    percent_lost,
-    shown_as,
     told,
 )  # fmt: skip
 from lib.report.style import label
@@ -37,15 +35,28 @@ def cost_table(classes: pd.DataFrame) -> pd.DataFrame:
     """MAP@R clean and under a random background, points lost and their share: a row an arm."""
     level = effects_of.joint_levels(classes).set_index(["arm", "condition"])
     lost = effects_of.joint(classes, "shifted-clean", "random_background", "both")
+    shares = effects_of.share_lost(classes).set_index("arm")
     rows = {}
     for row in lost.to_dict("records"):
         clean, moved = (100 * level.loc[(row["arm"], kind), "value"] for kind in PAPER)
-        share = 1 - moved / clean if clean else np.nan
         rows[label(row["arm"])] = {
             "clean, % ↑": clean, "random background, % ↑": moved, "points lost ↓": told(row, -100),
-            "share lost ↓": shown_as(share, "{:.0%}"), "models": row["models"],
+            "share lost, % ↓": told(shares.loc[row["arm"]], 100, 0), "models": row["models"],
         }  # fmt: skip
     return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def kinds_table(m: Measured) -> pd.DataFrame:
+    """`cost_table` for each kind of class apart: what stands before the `/` of a class's name.
+
+    Empty where the classes are of one kind. The models are those of all kinds together.
+    """
+    kinds, parts = m.kinds, {}
+    for name in kinds.unique() if kinds.nunique() > 1 else ():
+        part = m.classes[m.classes["label"].isin(kinds.index[kinds == name])]
+        table = cost_table(part).drop(columns="models")
+        parts[f"{name} ({part['label'].nunique()} classes)"] = table
+    return pd.concat(parts) if parts else pd.DataFrame()
 
 
 def alone_table(classes: pd.DataFrame) -> pd.DataFrame:
@@ -249,14 +260,14 @@ def front_page_entry(
         for arm in arms_of(table)
     }
     looked = scores.groupby("arm", sort=False)["value"].mean() if len(scores) else pd.Series()
-    ends = effects_of.share_lost(m.classes).set_index("arm")[["low", "high"]]
+    lost = effects_of.share_lost(m.classes).set_index("arm")
+    lost = lost.loc[[arm for arm in arms_of(table) if arm in lost.index], ENDS]
     notes = m.facts["note"], *masks_note(folder / "masks.csv", m.facts["dataset"])[1:]
     notes = *notes, few_classes(len(m.labels))
     return {
         "study": m.study, "dataset": m.facts["dataset"], "note": " ".join(filter(None, notes)),
         "finding": finding, "map_at_r_percent": found, "models": model_rows(m.classes),
-        "share_lost": percent_lost(table).round(4).to_dict(),
-        "share_lost_ends": {arm: [_plain(x) for x in row] for arm, *row in ends.itertuples()},
+        "share_lost": {arm: [_plain(x) for x in row] for arm, *row in lost.itertuples()},
         "gains": gains(m.classes),
         "attention_score": looked.round(4).to_dict(), "queries": int(table["n"].max()),
         "losses": m.losses, "arms": m.arms, "seeds": len(m.seeds),
@@ -266,5 +277,6 @@ def front_page_entry(
 
 def metrics(entry: dict[str, Any]) -> dict[str, Any]:
     """The headline numbers of `front_page_entry`, for `dvc metrics`."""
-    names = ("map_at_r_percent", "share_lost", "attention_score")
-    return {name: entry[name] for name in names}
+    shares = {arm: share for arm, (share, *_) in entry["share_lost"].items()}
+    names = ("map_at_r_percent", "attention_score")
+    return {name: entry[name] for name in names} | {"share_lost": shares}

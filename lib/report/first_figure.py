@@ -16,8 +16,9 @@ from lib.training import arms
 
 MOST, MEDIAN = "largest drop", "median"
 CLEAN, SHIFTED = "clean", "random_background"
-WORDS = {CLEAN: "photographs as they are", SHIFTED: "other backgrounds"}
-QUERIES = {MOST: "The query that falls most", MEDIAN: "The median query"}
+WORDS = {CLEAN: "as photographed", SHIFTED: "other backgrounds"}
+QUERIES = {MOST: "Largest fall", MEDIAN: "Median fall"}
+DPI = 165  # of a figure narrow enough for its words to be read on a phone
 ALT = (
     "Two queries and their five nearest neighbours, green where the class is right: on photographs "
     "as they are, on other backgrounds, and on other backgrounds after training with them"
@@ -49,7 +50,7 @@ def figure(study: Path) -> Figure | None:
     drawn, axes = plt.subplots(
         len(shown),
         across,
-        figsize=(1.35 * across, 1.62 * len(shown) + 0.55),
+        figsize=(0.9 * across, 1.15 * len(shown) + 0.5),
         squeeze=False,
         layout="constrained",
     )
@@ -59,10 +60,11 @@ def figure(study: Path) -> Figure | None:
         for axis, (at, entry) in zip(row, part.iterrows(), strict=True):
             framed(axis, tiles[at], None if entry["place"] == 0 else bool(entry["right"]))
         right = int(part[part["place"] > 0]["right"].sum())
-        words = f"{QUERIES[rule]}: {label(arm)}, {WORDS[condition]}, {right} of {across - 1} right"
-        row[0].text(0, 1.06, words, transform=row[0].transAxes, fontsize=11.5, in_layout=False)
-    drawn.get_layout_engine().set(h_pad=0.22, hspace=0)  # room for the words
-    headline(drawn, "Only the background changes: a query and its five nearest")
+        words = f"{QUERIES[rule]}, {label(arm)}, {WORDS[condition]}: {right} of {across - 1} right"
+        row[0].text(0, 1.07, words, transform=row[0].transAxes, fontsize=10, in_layout=False)
+    drawn.get_layout_engine().set(h_pad=0.17, hspace=0)  # room for the words
+    note = "query: black; right neighbour: green"
+    headline(drawn, "Only the background changes", note)
     return drawn
 
 
@@ -74,6 +76,6 @@ def write(studies: list[Path], folder: Path, name: str) -> str | None:
     use_style()
     for study in studies:
         if (drawn := figure(study)) is not None:
-            keep(drawn, folder, name, photographs=True)
+            keep(drawn, folder, name, photographs=True, dpi=DPI)
             return ALT
     return None

@@ -30,7 +30,7 @@ from lib.evaluation import effects
 from lib.report import first_figure, overview_figure, provenance, stale
 from lib.report.html import TEMPLATES, figures, title
 from lib.report.provenance import Made
-from lib.report.shift_tables import ENDS, PAPER, label_of, means, per_arm
+from lib.report.shift_tables import ENDS, PAPER, label_of, means, share_words
 from lib.report.style import colour, label
 from lib.training import arms
 
@@ -41,6 +41,7 @@ SHOWN = (
     "04_shift/background_gap",
     "05_attention/maps",
     "05_attention/scores",
+    "07_remedies/front",
 )
 NAMES = {
     "cub200": "Birds", "cars196": "Cars", "sop": "Online products", "grocery": "Products",
@@ -109,28 +110,23 @@ class Study:
         return f"{known} ({self.name})" if known and self.shared else known or self.name
 
     @property
-    def lost(self) -> pd.Series:
-        """Share of MAP@R that each arm loses under a random background, mean over all models."""
-        levels = self.entry.get("map_at_r_percent") or {}
-        names = sorted(levels, key=lambda arm: arm != arms.UNTRAINED)
-        known = [arm for arm in names if set(PAPER) <= set(levels[arm]) and levels[arm]["clean"]]
-        shares = {a: 1 - levels[a]["random_background"] / levels[a]["clean"] for a in known}
-        return pd.Series(shares, dtype=float)
+    def lost(self) -> pd.DataFrame:
+        """Share of MAP@R that each arm loses under a random background: arm, value, low, high.
 
-    @property
-    def lost_words(self) -> str:
-        """`base 38 % [33 to 43 %], BGAugment ...`: `lost`, with intervals where they are known."""
-        ends, words = self.entry.get("share_lost_ends") or {}, {}
-        for arm, share in self.lost.items():
-            known = [x for x in ends.get(arm) or [] if x is not None]
-            told = f" [{100 * known[0]:.0f} to {100 * known[1]:.0f}]" if len(known) == 2 else ""
-            words[arm] = f"{share:.0%}{told}"
-        return per_arm(pd.Series(words, dtype=str), "{}")
+        From the levels, without ends, for a study made before its summary held them.
+        """
+        shares = self.entry.get("share_lost") or {
+            arm: [1 - level["random_background"] / level["clean"], None, None]
+            for arm, level in (self.entry.get("map_at_r_percent") or {}).items()
+            if set(PAPER) <= set(level) and level["clean"]
+        }
+        table = pd.DataFrame.from_dict(shares, orient="index", columns=ENDS, dtype=float)
+        return table.rename_axis("arm").reset_index()
 
     @property
     def finding(self) -> str:
         """The study in one line."""
-        told = f"MAP@R lost when only the background changes: {self.lost_words}"
+        told = f"MAP@R lost when only the background changes: {share_words(self.lost)}"
         return told if len(self.lost) else str(self.entry["finding"])
 
     @property

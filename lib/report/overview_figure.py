@@ -2,7 +2,7 @@
 
 Studies of real photographs that are not stale, where there are any; else stale ones; else all.
 `Study` is front_page's: of it only `label`, `name`, `dataset`, `entry`, `rows`, `seeds`, `lost`,
-`lost_words`, `gains` and `stale` are looked at.
+`gains` and `stale` are looked at.
 """
 
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lib.report.shift_tables import ENDS, pair_label, told
+from lib.report.shift_tables import ENDS, pair_label, share_words, told
 from lib.report.style import colour, headline, keep, label, legend, marker, plt, use_style
 from lib.training import arms
 
@@ -37,7 +37,7 @@ def rank(dataset: str) -> int:
 
 def finding(studies: list["Study"]) -> str:
     """One sentence: the share of MAP@R that every arm loses on every data set."""
-    words = [f"{s.label}: {s.lost_words}" for s in studies if len(s.lost)]
+    words = [f"{s.label}: {share_words(s.lost)}" for s in studies if len(s.lost)]
     return f"MAP@R lost when only the background changes. {'; '.join(words)}"
 
 

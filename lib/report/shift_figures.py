@@ -39,12 +39,14 @@ def mark(axis: Axes, at: float, row, across: bool = False) -> None:
     axis.errorbar(*place, **bar, color=colour(arm), marker=marker(arm), ms=5, capsize=2)
 
 
-def slopes(table: pd.DataFrame) -> Shown:
-    """A line from clean to shifted for every model; one panel a loss, interval over classes."""
-    lost = shift_tables.percent_lost(table)
-    if lost.empty:
+def slopes(table: pd.DataFrame, shares: pd.DataFrame) -> Shown:
+    """A line from clean to shifted for every model; one panel a loss, interval over classes.
+
+    `shares`: of effects.share_lost, for the title.
+    """
+    if shares.empty:
         return _missing("random_background")
-    title = f"MAP@R lost when only the background changes: {per_arm(lost, '{:.0%}')}"
+    title = f"MAP@R lost when only the background changes: {shift_tables.share_words(shares)}"
     part = table[(table["sides"] == "both") & (table["metric"] == "map_at_r")]
     names = [name for name in part["loss"].unique() if name != "none"]
     across = min(3, len(names))
@@ -78,13 +80,12 @@ def _lines(axis: Axes, part: pd.DataFrame) -> None:
     axis.set(xticks=[0, 1], xticklabels=names, xlim=(-0.3, 1.3), ylim=(0, None))
 
 
-def changes(effects: pd.DataFrame, table: pd.DataFrame) -> Shown:
+def changes(effects: pd.DataFrame, shares: pd.DataFrame) -> Shown:
     """Change of MAP@R under a random background, a line a loss and arm, a mark a model."""
     found = select(effects, "shifted-clean", "random_background", "both")
-    lost = shift_tables.percent_lost(table)
     if found.empty:
         return _missing("random_background")
-    title = f"MAP@R lost when only the background changes: {per_arm(lost, '{:.0%}')}"
+    title = f"MAP@R lost when only the background changes: {shift_tables.share_words(shares)}"
     rows = [row for arm in arms_of(found) for row in found[found["arm"] == arm].to_dict("records")]
     places, names = shift_tables.lines_of([tuple(row[key] for key in WHO) for row in rows])
     figure, axis = plt.subplots(figsize=(7.5, 0.36 * len(names) + 1.5))

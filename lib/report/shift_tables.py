@@ -131,13 +131,17 @@ def few_classes(classes: int) -> str:
     )
 
 
-def percent_lost(table: pd.DataFrame) -> pd.Series:
-    """Share of MAP@R that each arm loses under a random background (both sides), by means."""
-    mean = means(_map_at_r(table), ["arm", "condition"]).pivot(index="arm", columns="condition")
-    mean = mean["value"].loc[arms_of(table)]
-    if not set(PAPER) <= set(mean):
-        return pd.Series(dtype=float)
-    return 1 - mean["random_background"] / mean["clean"]
+def share_words(shares: pd.DataFrame) -> str:
+    """`base 49 % [45 to 54], BGAugment ...` of effects.share_lost, the untrained trunk first."""
+    rows = shares.set_index("arm").loc[arms_of(shares), ENDS]
+    words = {arm: _share(*row) for arm, *row in rows.itertuples()}
+    return per_arm(pd.Series(words, dtype=str), "{}")
+
+
+def _share(value: float, low: float, high: float) -> str:
+    if np.isnan([low, high]).any():
+        return f"{value:.0%}"
+    return f"{value:.0%} [{100 * low:.0f} to {100 * high:.0f}]"
 
 
 def _map_at_r(table: pd.DataFrame, sides: str = "both") -> pd.DataFrame:

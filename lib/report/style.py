@@ -98,13 +98,15 @@ def show(
     display(Picture(data, format=kind, alt=alt, metadata={"alt": alt}))
 
 
-def keep(figure: plt.Figure, folder: Path, name: str, photographs: bool = False) -> bytes:
+def keep(
+    figure: plt.Figure, folder: Path, name: str, photographs: bool = False, dpi: float | None = None
+) -> bytes:
     """Write a figure as PNG and SVG (or as JPEG) under `folder`, close it, and return its bytes."""
     make_legible(figure)
     data = io.BytesIO()
     kind = "jpeg" if photographs else "png"
     options = {"pil_kwargs": {"quality": 80}} if photographs else {"metadata": {"Software": None}}
-    figure.savefig(data, format=kind, **options)
+    figure.savefig(data, format=kind, dpi=dpi, **options)
     with atomic(folder / f"{name}.{'jpg' if photographs else 'png'}") as temporary:
         temporary.write_bytes(data.getvalue())
     if not photographs:

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from lib.core import paths
-from lib.evaluation import effects
+from lib.evaluation import effects, measured
 from lib.report import answers, shift_tables, style
 from lib.training import arms
 from tests.report import tiny
@@ -42,6 +42,22 @@ def test_the_page_has_no_holes(names, conditions, losses, seeds) -> None:
     assert entry["arms"] == names and set(entry["map_at_r_percent"]) == {"untrained", *names}
     assert set(entry["gains"]) == {f"{a}-{b}" for a, b in arms.pairs(names)}
     assert len(entry["models"]) == 1 + len(losses) * len(names)
+
+
+def test_kinds_of_class_are_told_apart() -> None:
+    m = tiny.write("tiny", ["base", "bgaugment"], PAPER)
+    assert answers.kinds_table(m).empty  # names without a kind
+    file = m.folder / "labels.csv"
+    labels = pd.read_csv(file, keep_default_na=False)
+    fruit = labels["label"] < labels["label"].median()
+    kinds = fruit.map({True: "Fruit/sour/", False: "Packages/"})
+    labels.assign(class_name=kinds + labels["class_name"]).to_csv(file, index=False)
+    table = answers.kinds_table(measured.read("tiny"))
+    assert {kind.split(" (")[0] for kind, _ in table.index} == {"Fruit", "Packages"}
+    own = m.classes[m.classes["label"].isin(labels["label"][fruit]) & (m.classes["arm"] == "base")]
+    clean = own[(own["condition"] == "clean") & (own["sides"] == "both")]
+    shown = table.loc[(f"Fruit ({fruit.sum()} classes)", "base"), "clean, % ↑"]
+    assert shown == pytest.approx(100 * clean.groupby("label")["map_at_r"].mean().mean())
 
 
 def test_seeds_are_means_over_losses() -> None:

@@ -25,8 +25,11 @@ def a_study(name: str, dataset: str, drop: float) -> SimpleNamespace:
     return SimpleNamespace(
         stale="",
         name=name, dataset=dataset, label=name.upper(), entry={"queries": 7}, rows=trunk + rows,
-        lost=pd.Series({"base": drop / 20, "bgaugment": drop / 40}), seeds=2, gains={},
-        lost_words=f"base {drop / 20:.0%}, BGAugment {drop / 40:.0%}".replace("%", " %"),
+        lost=pd.DataFrame(
+            [["base", drop / 20, 0.1, 0.6], ["bgaugment", drop / 40, float("nan"), float("nan")]],
+            columns=["arm", "value", "low", "high"],
+        ),
+        seeds=2, gains={},
     )  # fmt: skip
 
 
@@ -37,7 +40,8 @@ def test_birds_come_before_cars_and_rendered_images_stay_out() -> None:
     found = overview_figure.chosen(studies)
     assert [study.name for study in found] == ["b", "a"]
     told = overview_figure.finding(found)
-    assert "B: base 50 %, BGAugment 25 %; A: base 20 %, BGAugment 10 %" in told
+    birds, cars = "base 50 % [10 to 60], BGAugment 25 %", "base 20 % [10 to 60], BGAugment 10 %"
+    assert f"B: {birds}; A: {cars}" in told
     figure = overview_figure.figure(found)
     labels = [tick.get_text() for tick in figure.axes[0].get_yticklabels()]
     assert labels == ["untrained trunk", "Triplet", "ArcFace"]

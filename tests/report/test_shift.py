@@ -56,10 +56,11 @@ def test_the_page_has_no_holes(names, conditions, losses, seeds) -> None:
 def test_three_arms_stand_in_every_figure() -> None:
     m = tiny.write("tiny", ["base", "bgaugment", "greyaugment"], MANY)
     table, moved = effects.summary(m.classes), effects.effects(m.classes)
+    shares = effects.share_lost(m.classes)
     per_class = effects.class_losses(m.classes).merge(m.labels, on="label")
     link = shift_tables.class_link(per_class)
     found = [
-        shift_figures.slopes(table), shift_figures.changes(moved, table),
+        shift_figures.slopes(table, shares), shift_figures.changes(moved, shares),
         shift_figures.background_gap(moved), shift_figures.query_only(moved),
         shift_figures.uniformity(per_class, link), shift_figures.heat_map(table, MANY),
         shift_figures.mask_sensitivity(shift_tables.sensitivity(m.robustness)),
@@ -79,11 +80,11 @@ def test_shares_and_means_are_those_known_by_hand() -> None:
     )
     mean = shift_tables.means(rows, ["arm"])["value"].iloc[0]
     assert mean == pytest.approx(0.6)  # (0.3 + 0.9) / 2, not the mean of three rows
-    m = tiny.write("tiny", ["base"], PAPER)
-    lost = shift_tables.percent_lost(effects.summary(m.classes))
-    both = m.classes[m.classes["sides"] == "both"]
-    wide = both.pivot_table(index="arm", columns="condition", values="map_at_r").loc["base"]
-    assert lost["base"] == pytest.approx(1 - wide["random_background"] / wide["clean"])
+    shares = pd.DataFrame(
+        [["base", 0.494, 0.45, 0.54], ["untrained", 0.5, np.nan, np.nan]],
+        columns=["arm", "value", "low", "high"],
+    )
+    assert shift_tables.share_words(shares) == "untrained trunk 50 %, base 49 % [45 to 54]"
     row = {"value": -0.0512, "low": -0.06, "high": -0.0004}
     assert shift_tables.told(row, -100) == "5.1 [0.04, 6.0]"
     assert shift_tables.told({**row, "low": np.nan, "high": np.nan}) == "-5.1"
