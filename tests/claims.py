@@ -15,8 +15,17 @@ import yaml
 from lib.core import paths
 from lib.evaluation.measured import read
 from lib.experiments import catalogue
-from lib.report import bias_dose_figure, catalogue_page, front_page, overview_figure, stale
+from lib.report import (
+    answers,
+    bias_dose_figure,
+    catalogue_page,
+    front_page,
+    overview_figure,
+    stale,
+)  # fmt: skip
 from lib.report.shift_tables import told
+from lib.report.style import label
+from lib.training import arms
 
 Claim = tuple[str, str]  # what it is about; the text that README must hold
 
@@ -45,6 +54,15 @@ def of_studies() -> Iterator[Claim]:
         first = study.entry["map_at_r_percent"]["base"]
         words = f"from {first['clean']:.1f} % to {first['random_background']:.1f} %"
         yield f"{study.label}: levels of base", words
+
+
+def of_packages() -> Iterator[Claim]:
+    """What the products with a clear object and background lose."""
+    for file in paths.REPORTS.glob("grocery*/measured/evaluation/study.json"):
+        table = answers.kinds_table(read(file.parents[2].name))
+        for (kind, arm), row in table.iterrows():
+            if kind.startswith("Packages") and arm != label(arms.UNTRAINED):
+                yield f"packages: {arm}", f"{arm} {row['share lost, % ↓']} %"
 
 
 def of_catalogue() -> Iterator[Claim]:
@@ -88,7 +106,8 @@ def missing() -> list[Claim]:
     text = (paths.ROOT / "README.md").read_text(encoding="utf-8")
     plain = " ".join(text.split())
     rows = dict(re.findall(r"^\| \d \| \[(\d\d_\w+)\](.+)$", text, flags=re.M))
-    claims = [*of_studies(), *of_catalogue(), *of_bias_dose(), *of_demo(), *of_tables()]
+    claims = [*of_studies(), *of_packages(), *of_catalogue(), *of_bias_dose(), *of_demo()]
+    claims += of_tables()
     return [
         (about, wanted)
         for about, wanted in claims

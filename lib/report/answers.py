@@ -271,6 +271,7 @@ def front_page_entry(
         "gains": gains(m.classes),
         "attention_score": looked.round(4).to_dict(), "queries": int(table["n"].max()),
         "losses": m.losses, "arms": m.arms, "seeds": len(m.seeds),
+        "not_trained": not_trained(m.learning),
         "tables_sha256": {file.name: digest(file)[:16] for file in _tables(folder)},
     }  # fmt: skip
 

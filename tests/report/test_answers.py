@@ -31,7 +31,7 @@ def place(tmp_path, monkeypatch) -> None:
     ],
 )
 def test_the_page_has_no_holes(names, conditions, losses, seeds) -> None:
-    tiny.write("tiny", names, conditions, losses, seeds)
+    m = tiny.write("tiny", names, conditions, losses, seeds)
     shown, _ = tiny.tell("06_report", study="tiny")
     assert not re.search(r"\bnan\b", shown)
     for name in names:
@@ -41,6 +41,7 @@ def test_the_page_has_no_holes(names, conditions, losses, seeds) -> None:
     entry = json.loads(text)
     assert entry["arms"] == names and set(entry["map_at_r_percent"]) == {"untrained", *names}
     assert set(entry["gains"]) == {f"{a}-{b}" for a, b in arms.pairs(names)}
+    assert entry["not_trained"] == answers.not_trained(m.learning)
     assert len(entry["models"]) == 1 + len(losses) * len(names)
 
 

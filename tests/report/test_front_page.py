@@ -179,6 +179,15 @@ def test_gains_of_studies_with_and_without_several_arms(reports, facts) -> None:
     assert [t for t in row if t.strip()] == ["Birds", "BGAugment − base", "2.1 [1.4, 2.7]", "–"]
 
 
+def test_models_that_did_not_learn_are_named(reports, facts) -> None:
+    file = reports / "summaries" / "cub200-cpu.json"
+    entry = json.loads(file.read_text())
+    for told, shown in (("none", False), ("Triplet base seed 0", True)):
+        file.write_text(json.dumps(entry | {"not_trained": told}), encoding="utf-8")
+        text = parsed(front_page.build(reports, facts)).get_text()
+        assert ("Not trained by the rule" in text, told in text) == (shown, shown)
+
+
 def test_photographs_come_first_and_the_demo_has_no_column_of_the_paper(reports, facts) -> None:
     soup = parsed(front_page.build(reports, facts))
     found = soup.select("section.study")
