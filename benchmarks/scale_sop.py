@@ -3,7 +3,7 @@
     python -m benchmarks.scale_sop                   all three parts (minutes)
     python -m benchmarks.scale_sop store --images 3000 --side 32     does it run?
 
-store    a synthetic store of 120,053 images is written, its 60,502 test crops are read: memory of
+store    a synthetic store of 120,053 images is written, its 56,585 test crops are read: memory of
          the process itself (what is mapped from the disk is the system's, and not counted)
 search   MAP@R of 60,502 queries among themselves, 11,316 classes: peak memory of the whole process
 million  the 10 nearest of 1,000 queries among a million: ours and faiss's exact index, both on the

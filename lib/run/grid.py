@@ -437,7 +437,7 @@ def bring(study: str, connect: Callable[[], Any], foreign: bool) -> int:
         )
     todo = to_do(study)
     if not todo:
-        say(f"{study}: everything is measured; `make repro` writes the pages.")
+        say(f"{study}: models and maps are measured; `make repro` adds remedies and pages.")
         return 0
     if "data" in todo:
         step(study, "data")
@@ -468,7 +468,7 @@ def bring(study: str, connect: Callable[[], Any], foreign: bool) -> int:
     for stage in ("train", "shift", "attention"):
         if stage in todo:
             step(study, stage)
-    say(f"{study}: everything is measured; `make repro` writes the pages.")
+    say(f"{study}: models and maps are measured; `make repro` adds remedies and pages.")
     return 0
 
 
