@@ -143,8 +143,13 @@ def headline(figure: plt.Figure, finding: str, note: str = "", size: float = 11)
 def contact_sheet(
     images: list[np.ndarray], captions: list[str], columns: int, title: str, cell: float = 1.5
 ) -> plt.Figure:
-    """A page of images (uint8 HxWx3 or HxW, any sizes), each with a caption below."""
+    """A page of images (uint8 HxWx3 or HxW, any sizes), each with a caption below.
+
+    With one caption a row of images, it stands above its row.
+    """
     rows = -(-len(images) // columns)
+    if len(captions) == rows < len(images):
+        return _labelled_rows(images, captions, columns, title, cell)
     size = (columns * cell, rows * (cell + 0.22) + 0.4)
     figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
     for axis in axes.flat:
@@ -152,6 +157,22 @@ def contact_sheet(
     for axis, image, caption in zip(axes.flat, images, captions, strict=False):
         axis.imshow(image, cmap="gray", vmin=0, vmax=255)
         axis.set_title(caption, fontsize=8, fontweight="normal", loc="center", y=-0.16, pad=0)
+    headline(figure, title)
+    return figure
+
+
+def _labelled_rows(
+    images: list[np.ndarray], labels: list[str], columns: int, title: str, cell: float
+) -> plt.Figure:
+    size = (columns * cell, len(labels) * (cell + 0.3) + 0.4)
+    figure, axes = plt.subplots(len(labels), columns, figsize=size, squeeze=False)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for axis, image in zip(axes.flat, images, strict=False):
+        axis.imshow(image, cmap="gray", vmin=0, vmax=255)
+    for axis, words in zip(axes[:, 0], labels, strict=True):
+        axis.text(0, 1.04, words, transform=axis.transAxes, fontsize=14, in_layout=False)
+    figure.get_layout_engine().set(h_pad=0.14, hspace=0)  # room for the words
     headline(figure, title)
     return figure
 

@@ -176,12 +176,13 @@ def test_page_is_self_contained_and_links_to_its_neighbours(story: dict) -> None
     assert soup.img["alt"] == "a <b> & 'c'"
 
 
-def test_page_folds_code_but_not_the_parameters(story: dict) -> None:
+def test_page_folds_code_and_names_the_parameters(story: dict) -> None:
     soup = BeautifulSoup(story["first"]["02_b.html"], "html.parser")
-    folded = [d.text for d in soup("details")]
-    assert len(folded) == 2 and not any(d.has_attr("open") for d in soup("details"))
-    shown = [h.text for h in soup.select(".highlight") if not h.find_parent("details")]
-    assert "name of the study" in shown[0] and "seeds = [5]" in shown[1] and len(shown) == 2
+    folded = {d.summary.text: d.text for d in soup("details")}
+    assert len(soup("details")) == 4 and not any(d.has_attr("open") for d in soup("details"))
+    assert all(h.find_parent("details") for h in soup.select(".highlight"))
+    assert "name of the study" in folded["parameters and their defaults"]
+    assert "seeds = [5]" in folded["values of this run"]
 
 
 def test_study_error_is_told_in_words_on_the_command_line(
