@@ -267,7 +267,7 @@ def front_page_entry(
     return {
         "study": m.study, "dataset": m.facts["dataset"], "note": " ".join(filter(None, notes)),
         "finding": finding, "map_at_r_percent": found, "models": model_rows(m.classes),
-        "share_lost": {arm: [_plain(x) for x in row] for arm, *row in lost.itertuples()},
+        "lost": {arm: [_plain(x) for x in row] for arm, *row in lost.itertuples()},
         "gains": gains(m.classes),
         "attention_score": looked.round(4).to_dict(), "queries": int(table["n"].max()),
         "losses": m.losses, "arms": m.arms, "seeds": len(m.seeds),
@@ -278,6 +278,6 @@ def front_page_entry(
 
 def metrics(entry: dict[str, Any]) -> dict[str, Any]:
     """The headline numbers of `front_page_entry`, for `dvc metrics`."""
-    shares = {arm: share for arm, (share, *_) in entry["share_lost"].items()}
+    shares = {arm: share for arm, (share, *_) in entry["lost"].items()}
     names = ("map_at_r_percent", "attention_score")
     return {name: entry[name] for name in names} | {"share_lost": shares}

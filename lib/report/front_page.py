@@ -115,7 +115,7 @@ class Study:
 
         From the levels, without ends, for a study made before its summary held them.
         """
-        shares = self.entry.get("share_lost") or {
+        shares = self.entry.get("lost") or {
             arm: [1 - level["random_background"] / level["clean"], None, None]
             for arm, level in (self.entry.get("map_at_r_percent") or {}).items()
             if set(PAPER) <= set(level) and level["clean"]

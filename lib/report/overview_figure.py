@@ -1,4 +1,4 @@
-"""The figure of the first screen: studies side by side, one mark a loss and arm.
+"""The figure of the first screen: a panel a study, one below the other, one mark a loss and arm.
 
 Studies of real photographs that are not stale, where there are any; else stale ones; else all.
 `Study` is front_page's: of it only `label`, `name`, `dataset`, `entry`, `rows`, `seeds`, `lost`,
@@ -65,15 +65,16 @@ def arms_of(studies: list["Study"]) -> list[str]:
 
 def figure(studies: list["Study"]) -> Figure:
     """One panel a study; lines are losses, marks arms, bars 95 % over classes."""
-    names = list(dict.fromkeys(name for study in studies for name, _ in study.rows))
     shown = arms_of(studies)
-    size = (4.6 * len(studies) + 1.6, (0.3 + 0.06 * len(shown)) * len(names) + 2.1)
-    drawn, axes = plt.subplots(1, len(studies), figsize=size, sharey=True, squeeze=False)
+    heights = [(0.26 + 0.05 * len(shown)) * len(study.rows) + 0.8 for study in studies]
+    size = (6.2, sum(heights) + 1.3)  # narrow: its words are read on a phone, too
+    drawn, axes = plt.subplots(len(studies), 1, figsize=size, height_ratios=heights, squeeze=False)
     trained = [arm for arm in shown if arm != arms.UNTRAINED]
-    for axis, study in zip(axes[0], studies, strict=True):
+    for axis, study in zip(axes[:, 0], studies, strict=True):
+        names = [name for name, _ in study.rows]
         _panel(axis, study, names, trained)
-    axes[0, 0].set_yticks(range(len(names)), [name or label(arms.UNTRAINED) for name in names])
-    axes[0, 0].invert_yaxis()
+        axis.set_yticks(range(len(names)), [name or label(arms.UNTRAINED) for name in names])
+        axis.invert_yaxis()
     drawn.legend(handles=legend(shown), loc="outside lower center", ncols=len(shown))
     note = "a mark: a loss and arm; bars: 95 % intervals over classes"
     headline(drawn, finding(studies), note + "; scales differ" * (len(studies) > 1))
