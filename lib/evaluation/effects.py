@@ -158,17 +158,19 @@ def joint_levels(
     return over_models(sums, counts, [*by, "condition"])
 
 
-def share_lost(classes: pd.DataFrame, condition: str = "random_background") -> pd.DataFrame:
-    """Share of clean MAP@R that a condition takes (both sides), mean over models: a row an arm.
+def share_lost(
+    classes: pd.DataFrame, condition: str = "random_background", by: tuple[str, ...] = ("arm",)
+) -> pd.DataFrame:
+    """Share of clean MAP@R that a condition takes (both sides), mean over models: a row a group.
 
     A ratio of sums over classes, so that its interval comes from resampling classes as all others.
     From two seeds on it covers other trainings, too.
 
     Returns:
-        arm, value, low, high, models, seeds; empty where one of both was not measured.
+        `by`, value, low, high, models, seeds; empty where one of both was not measured.
     """
     sums, rows = class_sums(classes[classes["sides"] == "both"], "map_at_r", LEVEL)[0], []
-    for arm, part in sums.T.groupby(level="arm", sort=False):
+    for group, part in sums.T.groupby(level=list(by), sort=False):
         wide = part.T
         there = set(wide.columns.get_level_values("condition"))
         if not {"clean", condition} <= there:
@@ -180,8 +182,8 @@ def share_lost(classes: pd.DataFrame, condition: str = "random_background") -> p
         seeds = (1 - moved.sum() / clean.sum()).groupby("seed").mean().to_frame()
         half = statistics.with_trainings(half, seeds)
         ends = (mean[0], mean[0] - half[0], mean[0] + half[0])
-        rows.append([arm, *ends, len(clean.columns), len(seeds)])
-    return pd.DataFrame(rows, columns=["arm", "value", "low", "high", "models", "seeds"])
+        rows.append([*group, *ends, len(clean.columns), len(seeds)])
+    return pd.DataFrame(rows, columns=[*by, "value", "low", "high", "models", "seeds"])
 
 
 def over_models(sums: pd.DataFrame, counts: pd.Series, by: list[str]) -> pd.DataFrame:

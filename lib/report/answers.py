@@ -26,6 +26,7 @@ from lib.report.shift_tables import (
 from lib.report.style import label
 from lib.training import arms
 
+SHARE = ["lost", "lost_low", "lost_high"]  # of a row on the front page, percent
 LITTLE, MOST = 0.10, 0.90  # of the image marked as object, of the masks usable: below, a warning
 
 LATER = ("remedies.csv", "remedy_gains.csv")  # told by 07_remedies
@@ -215,12 +216,14 @@ def model_rows(classes: pd.DataFrame) -> list[dict[str, Any]]:
     by = ("loss", "arm")
     lost = effects_of.joint(classes, "shifted-clean", "random_background", "both", by=by)
     lost = lost.set_index(["loss", "arm"])[ENDS] * 100
+    shares = effects_of.share_lost(classes, by=by).set_index(["loss", "arm"])[ENDS] * 100
     made = []
     for loss, arm in level[["loss", "arm"]].drop_duplicates().itertuples(index=False, name=None):
         row = {"loss": loss, "arm": arm}
         row |= {kind: wide.loc[(loss, arm), kind] for kind in PAPER if kind in wide}
         if (loss, arm) in lost.index:
             row |= dict(zip(["change", "low", "high"], lost.loc[(loss, arm)], strict=True))
+            row |= dict(zip(SHARE, shares.loc[(loss, arm)], strict=True))
         made.append({k: v if isinstance(v, str) else _plain(v) for k, v in row.items()})
     return made
 

@@ -28,6 +28,7 @@ from lib.core.stage import in_words
 from lib.data import datasets
 from lib.evaluation import effects
 from lib.report import first_figure, overview_figure, provenance, stale
+from lib.report.answers import SHARE
 from lib.report.html import TEMPLATES, figures, title
 from lib.report.provenance import Made
 from lib.report.shift_tables import ENDS, PAPER, label_of, means, share_words
@@ -192,11 +193,11 @@ def read_table(file: Path, columns: list[str], missing: list[str]) -> pd.DataFra
 def ours(folder: Path, entry: dict[str, Any], missing: list[str]) -> tuple[pd.DataFrame, int]:
     """MAP@R in percent and its change in points per loss and arm, and how many seeds it is of.
 
-    Columns clean, random_background, change, low, high: as 06_report wrote them; for a study made
-    before that from its tables, there with an interval only where they hold one seed (a mean of
-    several models' intervals is none).
+    Columns clean, random_background, change, low, high, and the share lost with its interval: as
+    06_report wrote them; for a study made before that from its tables, there with an interval only
+    where they hold one seed (a mean of several models' intervals is none).
     """
-    columns = [*PAPER, "change", "low", "high"]
+    columns = [*PAPER, "change", "low", "high", *SHARE]
     if entry.get("models"):
         table = pd.DataFrame(entry["models"]).set_index(MODEL).reindex(columns=columns)
         return table.astype(float), int(entry["seeds"])
@@ -211,7 +212,8 @@ def ours(folder: Path, entry: dict[str, Any], missing: list[str]) -> tuple[pd.Da
     change = 100 * means(down.astype(dict.fromkeys(ENDS, float)), MODEL, ENDS).set_index(MODEL)
     if down["seed"].nunique() > 1:
         change[["low", "high"]] = float("nan")
-    return wide.join(change.rename(columns={"value": "change"})), part["seed"].nunique()
+    wide = wide.join(change.rename(columns={"value": "change"})).reindex(columns=columns)
+    return wide, part["seed"].nunique()
 
 
 def published(facts: Path, dataset: str, missing: list[str]) -> pd.DataFrame:
@@ -227,6 +229,9 @@ def published(facts: Path, dataset: str, missing: list[str]) -> pd.DataFrame:
 def headline_rows(table: pd.DataFrame) -> list[tuple[str, list[dict[str, Any]]]]:
     """The headline table, the untrained trunk first: (label of the loss, its rows)."""
     table["change"] = table["change"].fillna(table["random_background"] - table["clean"])
+    table["lost"] = table["lost"].fillna(
+        -100 * table["change"] / table["clean"].where(table["clean"] > 0)
+    )
     table["paper_change"] = table["paper_random"] - table["paper_clean"]
     rows = table.reset_index().to_dict("records")
     order = {arm: at for at, arm in enumerate(arms.ARMS)}

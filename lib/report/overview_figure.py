@@ -68,7 +68,9 @@ def figure(studies: list["Study"]) -> Figure:
     shown = arms_of(studies)
     heights = [(0.26 + 0.05 * len(shown)) * len(study.rows) + 0.8 for study in studies]
     size = (6.2, sum(heights) + 1.3)  # narrow: its words are read on a phone, too
-    drawn, axes = plt.subplots(len(studies), 1, figsize=size, height_ratios=heights, squeeze=False)
+    drawn, axes = plt.subplots(
+        len(studies), 1, figsize=size, height_ratios=heights, sharex=True, squeeze=False
+    )
     trained = [arm for arm in shown if arm != arms.UNTRAINED]
     for axis, study in zip(axes[:, 0], studies, strict=True):
         names = [name for name, _ in study.rows]
@@ -76,15 +78,14 @@ def figure(studies: list["Study"]) -> Figure:
         axis.set_yticks(range(len(names)), [name or label(arms.UNTRAINED) for name in names])
         axis.invert_yaxis()
     drawn.legend(handles=legend(shown), loc="outside lower center", ncols=len(shown))
-    note = "a mark: a loss and arm; bars: 95 % intervals over classes"
-    headline(drawn, finding(studies), note + "; scales differ" * (len(studies) > 1))
+    headline(drawn, finding(studies), "a mark: a loss and arm; bars: 95 % intervals over classes")
     return drawn
 
 
 def _panel(axis: Axes, study: "Study", names: list[str], trained: list[str]) -> None:
     for name, rows in study.rows:
         for row in rows:
-            value, low, high = (row[key] for key in ("change", "low", "high"))
+            value, low, high = (row[key] for key in ("lost", "lost_low", "lost_high"))
             arm, apart = row["arm"], 0.24
             shift = apart * (trained.index(arm) - (len(trained) - 1) / 2) if arm in trained else 0
             error = None if low != low else [[value - low], [high - value]]
@@ -97,7 +98,8 @@ def _panel(axis: Axes, study: "Study", names: list[str], trained: list[str]) -> 
     n = f", n = {queries:,} queries" if queries else ""
     seeds = f"{study.seeds} seed{'s' * (study.seeds != 1)}"
     axis.set_title(f"{study.label} ({seeds}{n})", fontsize=10)
-    axis.set_xlabel("change of MAP@R in points ↑")
+    axis.set_xlabel("share of MAP@R lost in % ↓")
+    axis.set_xlim(left=min(0, axis.get_xlim()[0]))
 
 
 def write(studies: list["Study"], folder: Path, name: str = "overview") -> str | None:

@@ -284,6 +284,10 @@ def test_a_share_lost_is_that_of_the_means_and_resamples_classes() -> None:
     assert row["high"] - row["value"] == pytest.approx(row["value"] - row["low"])
     assert row["high"] - row["low"] < 12 * np.std(shares)  # five classes: long tails
     assert effects_of.share_lost(embeddings.by_class(rows), "unknown").empty
+    alone = effects_of.share_lost(embeddings.by_class(rows), by=("loss", "arm"))
+    one = embeddings.by_class(rows[rows["loss"] == alone["loss"].iloc[-1]])
+    same = effects_of.share_lost(one).set_index("arm").loc[alone["arm"].iloc[-1]]
+    assert alone.iloc[-1][["value", "low", "high"]].tolist() == same[:3].tolist()
 
 
 def test_a_third_arm_gets_its_contrast_and_one_arm_gets_none(monkeypatch) -> None:

@@ -13,9 +13,8 @@ def a_study(name: str, dataset: str, drop: float) -> SimpleNamespace:
     """Two losses; base loses `drop` and `drop` + 2 of 20, BGAugment half of that of 19."""
 
     def row(arm: str, clean: float, change: float) -> dict:
-        return {
-            "arm": arm, "clean": clean, "change": change, "low": change - 1, "high": change + 1,
-        }  # fmt: skip
+        lost = -100 * change / clean
+        return {"arm": arm, "lost": lost, "lost_low": lost - 1, "lost_high": lost + 1}
 
     rows = [
         (label, [row("base", 20, -lost), row("bgaugment", 19, -lost / 2)])
@@ -46,7 +45,7 @@ def test_birds_come_before_cars_and_rendered_images_stay_out() -> None:
     labels = [tick.get_text() for tick in figure.axes[0].get_yticklabels()]
     assert labels == ["untrained trunk", "Triplet", "ArcFace"]
     places = [line.get_xdata()[0] for line in figure.axes[1].containers[1].lines[:1]]
-    assert places == [-4]  # the cars' first trained row
+    assert places == [20]  # percent that the cars' first trained row loses
     alone = overview_figure.chosen(studies[2:])
     assert [study.name for study in alone] == ["c"]  # nothing else to show
 
