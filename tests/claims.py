@@ -13,6 +13,7 @@ import pandas as pd
 import yaml
 
 from lib.core import paths
+from lib.evaluation import effects
 from lib.evaluation.measured import read
 from lib.experiments import catalogue
 from lib.report import (
@@ -54,6 +55,24 @@ def of_studies() -> Iterator[Claim]:
         first = study.entry["map_at_r_percent"]["base"]
         words = f"from {first['clean']:.1f} % to {first['random_background']:.1f} %"
         yield f"{study.label}: levels of base", words
+
+
+def of_controls() -> Iterator[Claim]:
+    """What cutting and pasting costs, agreement with the paper, the crop at search time."""
+    for study in committed():
+        m = read(study.name)
+        if not m.folder.is_dir():
+            continue
+        cut = effects.joint(m.classes, "shifted-clean", "own_background", "both").set_index("arm")
+        yield f"{study.label}: cut and pasted", told(cut.loc["base"], -100)
+    folder = paths.StudyPaths("cub200-cpu").reports
+    cells = pd.read_csv(folder / "against_published.csv").dropna(subset="same_sign")
+    yield "agreement", f"{cells['same_sign'].sum():.0f} of {len(cells)} effects"
+    gains = pd.read_csv(folder / "remedy_gains.csv")
+    keys = ["arm", "remedy", "condition", "sides"]
+    for arm in ("base", "bgaugment"):
+        row = gains.set_index(keys).loc[(arm, "box_crop", "random_background", "both")]
+        yield f"crop, {arm}", told(row)
 
 
 def of_packages() -> Iterator[Claim]:
@@ -106,7 +125,14 @@ def missing() -> list[Claim]:
     text = (paths.ROOT / "README.md").read_text(encoding="utf-8")
     plain = " ".join(text.split())
     rows = dict(re.findall(r"^\| \d \| \[(\d\d_\w+)\](.+)$", text, flags=re.M))
-    claims = [*of_studies(), *of_packages(), *of_catalogue(), *of_bias_dose(), *of_demo()]
+    claims = [
+        *of_studies(),
+        *of_controls(),
+        *of_packages(),
+        *of_catalogue(),
+        *of_bias_dose(),
+        *of_demo(),
+    ]
     claims += of_tables()
     return [
         (about, wanted)
