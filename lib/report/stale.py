@@ -7,6 +7,7 @@ where they are not on this machine, they are passed over.
 
 import hashlib
 import json
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 from functools import lru_cache
@@ -22,6 +23,7 @@ PASSED_OVER = ("__pycache__", ".ipynb_checkpoints")  # as in .dvcignore
 LOCAL = "data/"  # what git does not hold
 KEPT_BY_DVC = "/metrics.json"
 FACTS = "data/facts"
+EXPONENT = re.compile(r"-?\d+e[-+]\d+")
 
 
 def locked() -> dict[str, dict[str, Any]]:
@@ -75,7 +77,7 @@ def changed(stage: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield kind, path if seen else f"{path} (gone)"
     now = params.everything()
     for name, value in stage.get("params", {}).get("params.yaml", {}).items():
-        if value != _at(now, name):
+        if _numbers(value) != _at(now, name):
             yield "parameters", name
 
 
@@ -83,6 +85,15 @@ def _at(values: Any, name: str) -> Any:
     for part in name.split("."):
         values = values.get(part) if isinstance(values, dict) else None
     return values
+
+
+def _numbers(value: Any) -> Any:
+    """A value of the lock with what DVC writes as 3e-05, which YAML 1.1 reads as text, as float."""
+    if isinstance(value, dict):
+        return {key: _numbers(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_numbers(inner) for inner in value]
+    return float(value) if isinstance(value, str) and EXPONENT.fullmatch(value) else value
 
 
 def by_study() -> dict[str, dict[str, list[str]]]:

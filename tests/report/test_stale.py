@@ -29,7 +29,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     files = {
         "lib/a.py": "1", "lib/deeper/b.py": "2", "lib/__pycache__/a.pyc": "x",
         "data/facts/f.csv": "3", "data/photographs/p.jpg": "4", "dvc.yaml": PIPELINE,
-        "params.yaml": "studies: {mine: {train: {epochs: 3, rate: 1.0e-4}}}",
+        "params.yaml": "studies: {mine: {train: {epochs: 3, rate: 3.0e-5}}}",
         ".dvcignore": "__pycache__\n", "reports/mine/06_report.html": "page",
     }  # fmt: skip
     for name, text in files.items():
@@ -59,7 +59,7 @@ def test_nothing_changed_is_not_stale(repository: Path) -> None:
         ("data/photographs/p.jpg", "other", "data", "data/photographs"),
         ("reports/mine/made/x", "edited by hand", "results", "reports/mine/made"),
         ("reports/mine/y", "edited by hand", "results", "reports/mine/y"),
-        ("params.yaml", "studies: {mine: {train: {epochs: 4, rate: 1.0e-4}}}", "parameters",
+        ("params.yaml", "studies: {mine: {train: {epochs: 4, rate: 3.0e-5}}}", "parameters",
          "studies.mine.train"),
     ],
 )  # fmt: skip
