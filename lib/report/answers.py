@@ -15,6 +15,7 @@ from lib.report import attention_tables
 from lib.report.shift_tables import (
     ENDS,
     PAPER,
+    SHARE,
     arms_of,
     contrasts_of,
     few_classes,
@@ -26,7 +27,6 @@ from lib.report.shift_tables import (
 from lib.report.style import label
 from lib.training import arms
 
-SHARE = ["lost", "lost_low", "lost_high"]  # of a row on the front page, percent
 LITTLE, MOST = 0.10, 0.90  # of the image marked as object, of the masks usable: below, a warning
 
 LATER = ("remedies.csv", "remedy_gains.csv")  # told by 07_remedies
@@ -270,7 +270,7 @@ def front_page_entry(
     return {
         "study": m.study, "dataset": m.facts["dataset"], "note": " ".join(filter(None, notes)),
         "finding": finding, "map_at_r_percent": found, "models": model_rows(m.classes),
-        "lost": {arm: [_plain(x) for x in row] for arm, *row in lost.itertuples()},
+        "lost": {arm: [_plain(x, 6) for x in row] for arm, *row in lost.itertuples()},
         "gains": gains(m.classes),
         "attention_score": looked.round(4).to_dict(), "queries": int(table["n"].max()),
         "losses": m.losses, "arms": m.arms, "seeds": len(m.seeds),

@@ -28,10 +28,9 @@ from lib.core.stage import in_words
 from lib.data import datasets
 from lib.evaluation import effects
 from lib.report import first_figure, overview_figure, provenance, stale
-from lib.report.answers import SHARE
 from lib.report.html import TEMPLATES, figures, title
 from lib.report.provenance import Made
-from lib.report.shift_tables import ENDS, PAPER, label_of, means, share_words
+from lib.report.shift_tables import ENDS, PAPER, SHARE, label_of, means, share_words
 from lib.report.style import colour, label
 from lib.training import arms
 

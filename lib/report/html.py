@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from nbformat import NotebookNode
 
 TEMPLATES = Path(__file__).parent / "templates"
-BY_ITSELF = (f"_{ALONE}", "_audit")  # notebooks that are no step of a study
+BY_ITSELF = (f"_{ALONE}", "_audit", "_catalogue")  # notebooks that are no step of a study
 # What pandas writes of a table, and so all the HTML that an output may hold.
 TABLE = {"style", "div", "p", "table", "thead", "tbody", "tfoot", "tr", "th", "td", "caption"}
 ATTRIBUTES = {"id", "class", "style", "type", "scoped", "border", "scope", "colspan", "rowspan"}

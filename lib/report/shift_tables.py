@@ -21,6 +21,7 @@ from lib.training import arms, losses
 
 MODEL = ["loss", "arm"]  # over seeds
 ENDS = ["value", "low", "high"]
+SHARE = ["lost", "lost_low", "lost_high"]  # of a row on the front page, percent
 PAPER = ["clean", "random_background"]
 PUBLISHED = paths.FACTS / "published_retrieval.csv"
 # What a changed background can mean: (condition, sides) by its name in tables

@@ -28,11 +28,11 @@ def test_reference_before_and_after_then_the_arm(tmp_path: Path) -> None:
     drawn = first_figure.figure(tmp_path / "study")
     titles = [text.get_text() for axis in drawn.axes for text in axis.texts]
     assert titles == [
-        "The query that falls most: base, photographs as they are, 3 of 3 right",
-        "The query that falls most: base, other backgrounds, 1 of 3 right",
-        "The query that falls most: BGAugment, other backgrounds, 1 of 3 right",
-        "The median query: base, photographs as they are, 3 of 3 right",
-        "The median query: base, other backgrounds, 1 of 3 right",
+        "Largest fall, base, as photographed: 3 of 3 right",
+        "Largest fall, base, other backgrounds: 1 of 3 right",
+        "Largest fall, BGAugment, other backgrounds: 1 of 3 right",
+        "Median fall, base, as photographed: 3 of 3 right",
+        "Median fall, base, other backgrounds: 1 of 3 right",
     ]
 
 
