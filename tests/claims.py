@@ -68,6 +68,12 @@ def of_controls() -> Iterator[Claim]:
     folder = paths.StudyPaths("cub200-cpu").reports
     cells = pd.read_csv(folder / "against_published.csv").dropna(subset="same_sign")
     yield "agreement", f"{cells['same_sign'].sum():.0f} of {len(cells)} effects"
+    paper = pd.read_csv(folder / "against_published.csv").set_index(["what", "arm"])["paper"]
+    for arm in ("base", "bgaugment"):
+        score = paper.loc[("level", arm)]
+        yield f"published attention, {arm}", f"{score.min():.2f} to {score.max():.2f}"
+    clean = paper.loc[("clean", "base")]
+    yield "published level", f"{clean.min():.0f} to {clean.max():.0f} % on clean birds"
     gains = pd.read_csv(folder / "remedy_gains.csv")
     keys = ["arm", "remedy", "condition", "sides"]
     for arm in ("base", "bgaugment"):

@@ -31,7 +31,7 @@ def place(tmp_path, monkeypatch) -> None:
     ],
 )
 def test_the_page_has_no_holes(names, conditions, losses, seeds) -> None:
-    m = tiny.write("tiny", names, conditions, losses, seeds)
+    tiny.write("tiny", names, conditions, losses, seeds)
     shown, _ = tiny.tell("06_report", study="tiny")
     assert not re.search(r"\bnan\b", shown)
     for name in names:
@@ -41,8 +41,16 @@ def test_the_page_has_no_holes(names, conditions, losses, seeds) -> None:
     entry = json.loads(text)
     assert entry["arms"] == names and set(entry["map_at_r_percent"]) == {"untrained", *names}
     assert set(entry["gains"]) == {f"{a}-{b}" for a, b in arms.pairs(names)}
-    assert entry["not_trained"] == answers.not_trained(m.learning)
+    assert entry["not_trained"] == "none"
     assert len(entry["models"]) == 1 + len(losses) * len(names)
+
+
+def test_models_that_did_not_learn_are_named() -> None:
+    learning = tiny.write("tiny", ["base", "bgaugment"], PAPER).learning
+    learning.loc[learning.index[learning["arm"] == "base"][0], "trained"] = False
+    first = learning[~learning["trained"].astype(bool)].iloc[0]
+    expected = f"{shift_tables.label_of(first['loss'])} base seed {first['seed']}"
+    assert answers.not_trained(learning) == expected
 
 
 def test_kinds_of_class_are_told_apart() -> None:
