@@ -41,6 +41,16 @@ def test_every_page_is_in_the_list_of_pages() -> None:
     assert listed == {page.name for page in DOCS.glob("*.md")} - {"README.md"}
 
 
+def test_a_first_change_asks_what_the_page_answers() -> None:
+    """Its code is run on the committed birds; the table on the page is what comes out."""
+    table = run("first-change.md")["first_hit"]
+    text = text_of("first-change.md")
+    rows = dict(re.findall(r"^\| (\w+) \| (\d+% \| \d+% \| \d+%) \|$", text, re.M))
+    assert set(rows) == set(table.index)
+    for arm, values in table.iterrows():
+        assert rows[arm] == " | ".join(f"{value:.0%}" for value in values)
+
+
 @pytest.fixture
 def flowers(home: Path, monkeypatch: pytest.MonkeyPatch) -> dict:
     """The data set of the page, added as the page says and prepared."""
