@@ -40,3 +40,15 @@ def test_every_room_says_what_it_is_for(room: Path) -> None:
 def test_every_folder_of_modules_is_a_package() -> None:
     folders = {file.parent for file in paths.LIB.rglob("*.py")}
     assert folders == set(ROOMS)
+
+
+def test_dask_is_imported_by_the_grid_alone() -> None:
+    """It is an extra: whoever did not install it misses nothing but the grid."""
+    found = set()
+    for file in paths.LIB.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            if {name.split(".")[0] for name in names} & {"dask", "distributed", "dask_jobqueue"}:
+                found.add(file.relative_to(paths.LIB).as_posix())
+    assert found == {"run/grid.py"}

@@ -81,3 +81,21 @@ def test_folders_of_ones_own_are_looked_at_in_every_run() -> None:
     found = stages()
     (listing,) = next(iter(found["files"]["outs"]))
     assert found["files"]["always_changed"] is True and listing in found["data"]["deps"]
+
+
+def test_a_refused_run_leaves_earlier_results_where_they_are() -> None:
+    """DVC removes a stage's outputs before it runs, unless they persist."""
+    for name, stage in stages().items():
+        kept = [out for kind in ("outs", "metrics", "plots") for out in stage.get(kind, [])]
+        for out in kept:
+            settings = next(iter(out.values())) if isinstance(out, dict) else {}
+            assert settings.get("persist"), f"{name}: {out}"
+
+
+def test_measured_tables_keep_to_their_budget() -> None:
+    """12 MB a study on record and 3 MB a file: git keeps every version."""
+    studies = sorted(paths.REPORTS.glob("*/measured"))
+    assert studies or not (paths.ROOT / ".git").exists()
+    for study in studies:
+        sizes = [file.stat().st_size for file in study.rglob("*") if file.is_file()]
+        assert sum(sizes) < 12e6 and max(sizes) < 3e6, study.parent.name
