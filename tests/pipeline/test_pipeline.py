@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import shlex
 import shutil
 import subprocess
 import sys
@@ -18,7 +17,6 @@ import pytest
 import yaml
 
 from lib.core import paths
-from tests.helpers import blocks
 
 LOSSES = ["triplet", "normalized_softmax"]
 ARMS = ["base", "bgaugment", "blackaugment"]
@@ -327,11 +325,8 @@ def test_dvcs_own_verbs_work_and_one_changed_value_runs_only_what_depends_on_it(
     numbers = shown["reports/tiny/metrics.json"]["data"]
     answers = json.loads((clone.reports / "answers.json").read_text())
     assert numbers["map_at_r_percent"] == answers["map_at_r_percent"]
-    looking, changing = blocks("dvc.md", "bash")
-    for line in looking.splitlines():
-        dvc(*shlex.split(line, comments=True)[1:])
+    dvc("plots", "show")
     assert "validation MAP@R" in (clone.root / "dvc_plots" / "index.html").read_text()
-    assert "exp run -S 'studies.demo.train.epochs=3'" in changing
 
     with clone.restored():
         told = dvc("exp", "run", "-S", "studies.tiny.attention.images=5", "page_report@tiny")
@@ -341,8 +336,6 @@ def test_dvcs_own_verbs_work_and_one_changed_value_runs_only_what_depends_on_it(
         after = clone.bytes_of("reports/tiny/retrieval.csv", "reports/tiny/attention.csv")
         changed = [name for name, content in before.items() if after[name] != content]
         assert changed == ["reports/tiny/attention.csv"]
-        for line in changing.splitlines()[1:]:
-            dvc(*shlex.split(line, comments=True)[1:])
         moved = json.loads(dvc("metrics", "diff", "--json"))["reports/tiny/metrics.json"]
         assert {name.split(".")[0] for name in moved} == {"attention_score"}
     back = ["git", "reset", "-q", "--soft", "HEAD~1"]  # tables name the commit that made them
