@@ -58,7 +58,7 @@ check-claims: $(STAMP) ## compare what README says with the committed tables (be
 	@$(ENV) python -m tests.claims
 
 stale: $(STAMP) ## say which committed studies are older than their code, parameters or data
-	@$(ENV) python -m lib.report.stale
+	@$(ENV) python -m lib.front.stale
 
 lab: $(STAMP) ## open the notebooks in JupyterLab
 	@$(ENV) jupyter lab --notebook-dir=notebooks $(ARGS)

@@ -1,4 +1,4 @@
-"""What readers see: tables, figures, answers, pages, the front page, and where results come from.
+"""What the notebooks show: tables, figures, sentences, answers.
 
-Only this room draws. Colours and labels are in `style`, the look of pages in `templates`. Measuring
-never depends on it, so an edited caption retrains nothing."""
+Only this room and those above it draw. Colours and labels are in `style`. Measuring never depends
+on it, so an edited caption retrains nothing."""

@@ -24,9 +24,9 @@ from pathlib import Path
 from lib.core.errors import StudyError
 from lib.core.progress import say
 from lib.core.stage import in_words
+from lib.experiments import audit_page
 from lib.experiments.audit import Asked, audit, name_of
 from lib.experiments.audit_search import FAST
-from lib.report import audit_page
 
 HELP = {
     "model": "the embedding model",

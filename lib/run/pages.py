@@ -12,8 +12,8 @@ from lib.core import params, paths
 from lib.core.errors import StudyError
 from lib.core.progress import say
 from lib.evaluation import measured
-from lib.report import front_page
-from lib.run import execute
+from lib.execute import notebook
+from lib.front import front_page
 
 PAGES = ("04_shift", "05_attention", "06_report", "07_remedies")
 OF_ITS_OWN = {"05_attention": "attention", "07_remedies": "remedies"}
@@ -45,7 +45,7 @@ def main(argv: list[str]) -> int:
         except StudyError as error:
             print(error, file=sys.stderr)
             return 2
-        code = execute.main([*pages, "--study", study])
+        code = notebook.main([*pages, "--study", study])
         if code:
             return code
     return front_page.main()

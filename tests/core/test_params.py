@@ -8,9 +8,9 @@ from lib.core.parameters import check_parameters
 from lib.data import prepare
 from lib.evaluation import measure as evaluation
 from lib.evaluation import remedies_measure
+from lib.execute import parameters
 from lib.images import conditions
 from lib.masks import quality as masks
-from lib.run import parameters
 from lib.training import arms, losses
 from lib.training import study as training
 

@@ -6,8 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib.experiments import bias_dose
-from lib.report import bias_dose_figure
+from lib.experiments import bias_dose, bias_dose_figure
 
 RECIPE = {
     "trunk": "efficientnet_lite0", "embedding": 16, "image_size": 64, "optimiser": "adamw",

@@ -9,8 +9,7 @@ import torch
 from PIL import Image
 
 from lib.core.errors import StudyError
-from lib.experiments import catalogue
-from lib.report import catalogue_page
+from lib.experiments import catalogue, catalogue_page
 
 
 def test_a_hit_is_the_nearest_and_shared_places_count_as_their_share() -> None:

@@ -22,9 +22,9 @@ from lib.data import prepare
 from lib.data.store import Store
 from lib.evaluation import measure as evaluation
 from lib.evaluation import models
+from lib.execute.notebook import NotebookFailed, execute
 from lib.images.scenes import Scenes
 from lib.masks import sources
-from lib.run.execute import NotebookFailed, execute
 from lib.training import fit as fitting
 from lib.training import recipe as recipes
 from lib.training import study as training

@@ -15,10 +15,10 @@ from bs4 import BeautifulSoup
 from lib.core import cache, paths
 from lib.core.errors import StudyError
 from lib.data import download, mirror
+from lib.execute import html
+from lib.execute.cleaning import clean
 from lib.masks import rembg_models
 from lib.models.embedder import Embedder, load_weights
-from lib.report import html
-from lib.run.cleaning import clean
 from lib.training import fit as fitting
 
 TAGS = ["<script>alert(1)</script>", "<b>bold", "<img src=x onerror=alert(1)>", "</td><iframe>"]

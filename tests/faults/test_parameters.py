@@ -9,9 +9,9 @@ from lib.core import params, paths
 from lib.core.errors import StudyError
 from lib.data import prepare
 from lib.evaluation import measured, models
+from lib.execute.notebook import NotebookFailed, execute
 from lib.masks import sources
 from lib.run import check_studies
-from lib.run.execute import NotebookFailed, execute
 
 
 @pytest.mark.fault(

@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.run.test_execute import build
 
 from lib.core.files import digest
 from tests.faults.test_data_faults import NAMES, pictures
-from tests.run.test_execute import build
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 WORK = """
@@ -118,7 +118,7 @@ def test_a_notebook_in_another_place(tmp_path: Path) -> None:
     ):
         source = build(folder)
         text = (
-            "import sys\nfrom lib.run.execute import execute\nfrom pathlib import Path\n"
+            "import sys\nfrom lib.execute.notebook import execute\nfrom pathlib import Path\n"
             "execute(Path(sys.argv[1]), {}, Path(sys.argv[2]))\n"
         )
         command = [sys.executable, "-c", text, str(source), str(folder / "out")]

@@ -10,10 +10,10 @@ import time
 from pathlib import Path
 
 import pytest
+from tests.run.test_execute import build
 
 from lib.core import paths
 from lib.core.stage import one_at_a_time
-from tests.run.test_execute import build
 from tests.training.test_resume import RECIPE, results, work
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -93,7 +93,7 @@ def test_what_fails_under_the_lock_is_raised_and_frees_it(home: Path) -> None:
 
 @pytest.mark.fault(
     "together/notebook",
-    "python -m lib.run.execute of the same study twice at once",
+    "python -m lib.execute of the same study twice at once",
     "two processes started together",
     "the second waits and says so; both succeed, the results are those of one run",
 )
@@ -103,9 +103,9 @@ def test_a_notebook_executed_twice_at_once(tmp_path: Path) -> None:
     sections = tmp_path / "run.py"
     sections.write_text(
         "import sys\nfrom pathlib import Path\n"
-        "from lib.core import params, paths\nfrom lib.run import execute\n"
+        "from lib.core import params, paths\nfrom lib.execute import notebook\n"
         f"paths.ROOT = Path({str(tmp_path)!r})\n"
-        "params.section = lambda study, part: {}\nsys.exit(execute.main(sys.argv[1:]))\n"
+        "params.section = lambda study, part: {}\nsys.exit(notebook.main(sys.argv[1:]))\n"
     )
     command = [sys.executable, str(sections), str(source), "--study", "demo", "--out"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

@@ -74,7 +74,7 @@ def test_measuring_never_depends_on_telling(name: str, graph) -> None:
 def test_a_stage_that_lacks_a_room_is_noticed(graph) -> None:
     """The check itself: the trainer reaches images, and takes them from no other place."""
     assert "images" in rooms({"lib.training.trainer"}, graph)
-    assert "report" in rooms(roots("python -m lib.run.execute 04_shift", graph), graph)
+    assert "report" in rooms(roots("python -m lib.execute 04_shift", graph), graph)
 
 
 def test_folders_of_ones_own_are_looked_at_in_every_run() -> None:

@@ -16,7 +16,7 @@ from lib.core import paths
 from lib.evaluation import mask_robustness
 from lib.evaluation import measure as evaluation
 from lib.evaluation.models import Model
-from lib.report import front_page
+from lib.front import front_page
 from lib.training import study as training
 from tests.attention import small
 from tests.conftest import small_study

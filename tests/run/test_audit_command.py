@@ -11,10 +11,11 @@ import pytest
 
 from lib.core import paths
 from lib.evaluation import remedies
+from lib.execute import kernel
+from lib.execute.notebook import execute
+from lib.execute.parameters import declared_parameters
 from lib.experiments.audit import Asked, name_of
-from lib.run import audit, embed, kernel
-from lib.run.execute import execute
-from lib.run.parameters import declared_parameters
+from lib.run import audit, embed
 from tests.experiments import small_audit
 from tests.experiments.small_audit import catalogue, photographs
 from tests.helpers import run

@@ -21,7 +21,7 @@ from papermill.exceptions import PapermillExecutionError
 
 from lib.core.errors import StudyError
 from lib.core.paths import ROOT
-from lib.run.cleaning import clean_text
+from lib.execute.cleaning import clean_text
 
 SOCKET = 80  # letters of a folder that still has room for a socket's name (a system's limit: 104)
 

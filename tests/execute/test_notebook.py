@@ -1,4 +1,4 @@
-"""lib.run.execute: strict parameters, the same bytes, failures in words, no orphan kernel."""
+"""lib.execute.notebook: strict parameters, the same bytes, failures in words, no orphan kernel."""
 
 import base64
 import json
@@ -17,12 +17,11 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from lib.core import params, paths
 from lib.core.parameters import ParameterError, check_parameters
-from lib.report import html
-from lib.report.html import network_references, page
-from lib.run import rerender
-from lib.run.cleaning import clean, clean_text
-from lib.run.execute import NotebookFailed, execute, main
-from lib.run.parameters import declared_parameters, parse_override
+from lib.execute import html
+from lib.execute.cleaning import clean, clean_text
+from lib.execute.html import network_references, page
+from lib.execute.notebook import NotebookFailed, execute, main
+from lib.execute.parameters import declared_parameters, parse_override
 
 PARAMETERS = """study: str = "demo"  # name of the study
 mode: str = "ok"  # ok, error or study
@@ -230,7 +229,9 @@ def test_wrong_input_stops_before_a_kernel_starts(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture,
 ) -> None:
-    monkeypatch.setattr("lib.run.execute.run_cells", lambda *_: pytest.fail("a kernel was started"))
+    monkeypatch.setattr(
+        "lib.execute.notebook.run_cells", lambda *_: pytest.fail("a kernel was started")
+    )
     out = tmp_path / "out"
     assert main([str(source), "--study", "demo", "-p", override, "--out", str(out)]) == 2
     told = capsys.readouterr().err
@@ -434,7 +435,9 @@ def test_several_notebooks_in_one_command_each_in_a_kernel_of_its_own(
     assert main([names[0], broken, names[2], "--study", "demo", "--out", str(tmp_path / "2")]) == 1
     after = sorted(path.name for path in (tmp_path / "2").iterdir())
     assert after == ["01_a.html", "01_a.ipynb", "02_c.failed.ipynb"]
-    monkeypatch.setattr("lib.run.execute.run_cells", lambda *_: pytest.fail("a kernel was started"))
+    monkeypatch.setattr(
+        "lib.execute.notebook.run_cells", lambda *_: pytest.fail("a kernel was started")
+    )
     capsys.readouterr()
     for options in (["-p", "x=1"], ["--stem", "y"], ["--previous", ""], ["--next", "y"]):
         assert main([*names, "--study", "demo", "--out", str(out), *options]) == 2
@@ -512,14 +515,3 @@ def test_every_line_of_the_parameters_hangs_by_itself() -> None:
     soup = BeautifulSoup(html.lines(code), "html.parser")
     assert [line.text for line in soup.select("pre > .line")] == ["a = 1\n", "b = 2\n"]
     assert soup.text == BeautifulSoup(code, "html.parser").text
-
-
-def test_pages_written_anew_are_the_same(story: dict, source: Path, tmp_path: Path) -> None:
-    """From the executed notebook alone: same neighbours, same source, same bytes."""
-    folder = source.parent.parent / "reports" / "demo"
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, content in story["first"].items():
-        (folder / name).write_bytes(content)
-    (folder / "02_b.html").write_bytes(story["first"]["02_b.html"].partition(b"<main")[0])
-    rerender.main([str(folder / "02_b.html")])
-    assert (folder / "02_b.html").read_bytes() == story["first"]["02_b.html"]

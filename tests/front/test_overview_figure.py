@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from lib.report import overview_figure
+from lib.front import overview_figure
 
 
 def a_study(name: str, dataset: str, drop: float) -> SimpleNamespace:

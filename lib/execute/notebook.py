@@ -1,7 +1,7 @@
 """Execute notebooks of the study: strict parameters, atomic results, the same bytes every time.
 
-    python -m lib.run.execute 04_shift 05_attention 06_report --study demo
-    python -m lib.run.execute 04_shift --study demo -p conditions=paper --stem 04_shift_paper
+    python -m lib.execute 04_shift 05_attention 06_report --study demo
+    python -m lib.execute 04_shift --study demo -p conditions=paper --stem 04_shift_paper
 
 The source notebook is only read. What is written is `<stem>.ipynb` and `<stem>.html` in the
 output folder; a run that fails leaves `<stem>.failed.ipynb` there and touches nothing else.
@@ -23,10 +23,10 @@ from lib.core.files import atomic
 from lib.core.parameters import ParameterError, check_parameters
 from lib.core.paths import NOTEBOOKS, StudyPaths
 from lib.core.stage import one_at_a_time
-from lib.report.html import page
-from lib.run.cleaning import clean
-from lib.run.kernel import Session, run_cells
-from lib.run.parameters import declared_parameters, parse_override
+from lib.execute.cleaning import clean
+from lib.execute.html import page
+from lib.execute.kernel import Session, run_cells
+from lib.execute.parameters import declared_parameters, parse_override
 
 
 class NotebookFailed(RuntimeError):
@@ -92,7 +92,7 @@ ONE = ("overrides", "stem", "previous", "next")  # options that are for a single
 
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m lib.run.execute", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m lib.execute", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("notebooks", nargs="+", help="03_train, or paths that end in .ipynb")
     parser.add_argument("--study", required=True, help="a study of params.yaml")
@@ -148,7 +148,3 @@ def main(argv: list[str] | None = None) -> int:
         print("Stopped; pages that were finished are kept.", file=sys.stderr)
         return 130
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

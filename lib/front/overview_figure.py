@@ -16,7 +16,7 @@ from lib.report.style import colour, headline, keep, label, legend, marker, plt,
 from lib.training import arms
 
 if TYPE_CHECKING:
-    from lib.report.front_page import Study
+    from lib.front.front_page import Study
 
 REAL = ("cub200", "cars196", "sop", "grocery")  # data sets of photographs: the paper's, then ours
 

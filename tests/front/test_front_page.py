@@ -1,4 +1,4 @@
-"""lib.report.front_page: the front page, from made-up studies whose averages are known by hand."""
+"""lib.front.front_page: the front page, from made-up studies whose averages are known by hand."""
 
 import base64
 import json
@@ -13,8 +13,8 @@ from nbformat.v4 import new_code_cell, new_notebook, new_output
 from PIL import Image
 
 from lib.core.errors import StudyError
-from lib.report import front_page
-from lib.report.html import network_references
+from lib.execute.html import network_references
+from lib.front import front_page
 
 FINDING = "A new background takes 7.5 of 15.0 points of MAP@R"
 LOSSES = ["contrastive", "multi_similarity"]

@@ -9,10 +9,10 @@ import pytest
 from bs4 import BeautifulSoup
 
 from lib.evaluation import remedies
+from lib.execute.html import network_references
+from lib.experiments import audit_page
 from lib.experiments.audit import Asked, Audit, audit
 from lib.experiments.audit_search import CLEAN, SHIFTED
-from lib.report import audit_page
-from lib.report.html import network_references
 from tests.experiments import small_audit
 from tests.experiments.small_audit import catalogue, photographs
 

@@ -19,11 +19,11 @@ from lib.core import paths
 from lib.core.files import atomic
 from lib.evaluation.remedies import REMEDIES
 from lib.evaluation.statistics import MIN_CLASSES
+from lib.execute.html import TEMPLATES
 from lib.experiments.audit import Audit, short
 from lib.experiments.audit_search import CLEAN, NONE, PLACES, QUERY, SHIFTED
 from lib.images import conditions
 from lib.report import style
-from lib.report.html import TEMPLATES
 
 COLOURS = {"model": "#D55E00", "reference": "#666666"}
 SOME = 0.05  # a smaller loss, with an interval that holds zero, asks for nothing
@@ -333,8 +333,8 @@ def html(audit: Audit) -> str:
     """The page as text."""
     style.use_style()
     environment = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
+        loader=FileSystemLoader([Path(__file__).parent, TEMPLATES]), autoescape=True,
+        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     figure, finding = loss_figure(audit)
     return environment.get_template("audit.html.j2").render(

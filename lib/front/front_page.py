@@ -1,4 +1,4 @@
-"""The front page of all studies: `python -m lib.report.front_page` writes
+"""The front page of all studies: `python -m lib.front.front_page` writes
 `reports/index.html` and `reports/local.html`.
 
 The page is a function of the files of the reports folder and of the published numbers: the same
@@ -27,9 +27,9 @@ from lib.core.files import atomic, read_json
 from lib.core.stage import in_words
 from lib.data import datasets
 from lib.evaluation import effects
-from lib.report import first_figure, overview_figure, provenance, stale
-from lib.report.html import TEMPLATES, figures, title
-from lib.report.provenance import Made
+from lib.execute.html import TEMPLATES, figures, title
+from lib.front import first_figure, overview_figure, provenance, stale
+from lib.front.provenance import Made
 from lib.report.shift_tables import ENDS, PAPER, SHARE, label_of, means, share_words
 from lib.report.style import colour, label
 from lib.training import arms
@@ -372,7 +372,7 @@ def percent(value: float) -> str:
 def _environment() -> Environment:
     # select_autoescape goes by the ending, and .j2 is none that it knows: always escape
     made = Environment(
-        loader=FileSystemLoader(TEMPLATES),
+        loader=FileSystemLoader([Path(__file__).parent, TEMPLATES]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

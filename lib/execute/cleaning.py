@@ -6,7 +6,7 @@ import nbformat
 from nbformat import NotebookNode
 
 from lib.core.paths import ROOT
-from lib.report.html import harmless, harmless_markdown
+from lib.execute.html import harmless, harmless_markdown
 
 # From where a path begins: tried anywhere inside, a long line would take the square of its length.
 WORD = r"(?<![^\s'\"(])[^\s'\"(]*"

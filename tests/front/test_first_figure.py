@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from lib.core.tiles import write_tiles
-from lib.report import first_figure
+from lib.front import first_figure
 
 
 def write(folder: Path, arms: list[str], conditions: list[str]) -> None:

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from lib.core import paths
-from lib.report import stale
+from lib.front import stale
 
 PIPELINE = """
 stages:
