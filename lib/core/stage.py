@@ -88,8 +88,13 @@ def given(measure: Callable[..., Any], section: str, study: str) -> dict[str, An
     return values
 
 
-def main(measure: Callable[..., Any], section: str, argv: list[str] | None = None) -> int:
-    """Run `measure` for a study. Returns 0, 2 (wrong input, told in words) or 130 (stopped)."""
+def main(
+    measure: Callable[..., Any], section: str, argv: list[str] | None = None, noted: str = ""
+) -> int:
+    """Run `measure` for a study. Returns 0, 2 (wrong input, told in words) or 130 (stopped).
+
+    `noted`: its name in run.json, where that is not the section's.
+    """
     parser = argparse.ArgumentParser(prog=f"python -m {measure.__module__}", description=__doc__)
     parser.add_argument("--study", required=True, help="a study of params.yaml")
     study = parser.parse_args(argv).study
@@ -99,7 +104,7 @@ def main(measure: Callable[..., Any], section: str, argv: list[str] | None = Non
         with one_at_a_time(study):
             watch = run_log.Watch(study)
             measure(**values)
-            run_log.note(study, section, values, watch.read())
+            run_log.note(study, noted or section, values, watch.read())
         return 0
 
     return in_words(run)

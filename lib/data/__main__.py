@@ -4,6 +4,6 @@ import sys
 
 if __name__ == "__main__":
     from lib.core import stage
-    from lib.data.prepare import measure
+    from lib.data.summary import measure
 
     sys.exit(stage.main(measure, "data"))

@@ -11,7 +11,6 @@ One file a model, so that a study grows model by model, on whatever machine:
         training.csv, labels.csv, mask_robustness.parquet, and sheets of small pictures
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,47 +20,18 @@ import numpy as np
 import pandas as pd
 
 from lib.core import paths
+from lib.core.compact import read_compact, write_compact
 from lib.core.errors import StudyError
-from lib.core.files import atomic, read_json
+from lib.core.files import read_json
 from lib.core.tiles import read_tiles
 from lib.training import arms
+
+__all__ = ["Measured", "name_of", "read", "read_compact", "write_compact"]
 
 
 def name_of(loss: str, arm: str, seed: int) -> str:
     """The name of a model's files."""
     return f"{loss}-{arm}-{seed}"
-
-
-def write_compact(
-    path: Path, table: pd.DataFrame, half: Sequence[str] = (), exact: Sequence[str] = ()
-) -> None:
-    """Write parquet with zstd: text as categories, floats as float32.
-
-    Columns of `half` as float16; those of `exact` as they are (ties count in tests of signs).
-    """
-    made = table.reset_index(drop=True)
-    for name, kind in made.dtypes.items():
-        if name in half:
-            made[name] = made[name].astype(np.float16)
-        elif kind.kind == "f" and name not in exact:
-            made[name] = made[name].astype(np.float32)
-        elif kind.kind in "iu":
-            made[name] = made[name].astype(np.int32)
-        elif kind.kind not in "bf":
-            made[name] = made[name].astype("category")
-    with atomic(path) as temporary:
-        made.to_parquet(temporary, compression="zstd", compression_level=12, index=False)
-
-
-def read_compact(files: list[Path]) -> pd.DataFrame:
-    """Tables of `write_compact` one below the other: floats as float64, categories as text."""
-    table = pd.concat([pd.read_parquet(file) for file in files], ignore_index=True)
-    for name, kind in table.dtypes.items():
-        if isinstance(kind, pd.CategoricalDtype):
-            table[name] = table[name].astype(str)
-        elif kind.kind == "f":
-            table[name] = table[name].astype(float)
-    return table
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,11 @@
 """The models of a study: who they are, where their weights lie, how they are loaded."""
 
-from dataclasses import dataclass, fields
+import json
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 
 from lib.core import hardware, paths
@@ -12,6 +14,7 @@ from lib.core.files import digest, read_json, sealed
 from lib.models import embedder
 from lib.models.embedder import Embedder
 from lib.training import arms
+from lib.training import study as training
 
 MODEL = ["loss", "arm", "seed"]
 
@@ -81,3 +84,24 @@ def described(study: str) -> list[tuple[Model, dict[str, Any]]]:
     same = (first.trunk, 0, first.image_size, first.precision)
     trunk = Model("none", arms.UNTRAINED, 0, *same, weights=None)
     return [(trunk, {"trunk": trunk.trunk, "precision": trunk.precision}), *found]
+
+
+def histories(
+    study: str, losses: list[str], arms: list[str], seeds: list[int], **settings: Any
+) -> pd.DataFrame:
+    """The training histories of a study's models (lib.training.study.measure).
+
+    Read from the tables in git where these very recipes were trained and measured; else trained
+    here, for which images and masks are needed.
+    """
+    folder = paths.StudyPaths(study).measured / "evaluation"
+    if (folder / "study.json").exists():
+        dataset, given = read_json(folder / "study.json")["dataset"], dict(settings)
+        made = training.recipes(dataset, losses, arms, seeds, given.pop("lr_loss"), **given)
+        files = [folder / "models" / f"{recipe.name}.json" for recipe in made]
+        kept = [read_json(file).get("recipe") if file.exists() else None for file in files]
+        if kept == [json.loads(json.dumps(asdict(recipe))) for recipe in made]:
+            table = pd.read_csv(folder / "training.csv")
+            asked = pd.DataFrame([[r.loss, r.arm, r.seed] for r in made], columns=MODEL)
+            return asked.merge(table, on=MODEL)[table.columns]
+    return training.measure(study, losses, arms, seeds, **settings)

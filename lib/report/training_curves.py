@@ -4,7 +4,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from lib.images.scenes import Scenes
 from lib.report.shift_figures import Shown
 from lib.report.shift_tables import arms_of, label_of, per_arm
 from lib.report.style import COLOURS, colour, contact_sheet, headline, label, legend, marker, plt
@@ -24,9 +23,8 @@ def seen(tiles: list[np.ndarray], table: pd.DataFrame) -> Shown:
     return contact_sheet(tiles, captions, min(8, count), finding, 1.1), finding
 
 
-def sampling(scenes: Scenes, loss: str, batch: int) -> str:
-    """How a batch is put together, in words; classes with too few images are named."""
-    labels = scenes.store.labels[scenes.store.rows("train")]
+def sampling(labels: np.ndarray, loss: str, batch: int) -> str:
+    """How a batch is put together, in words; `labels` (N,) are those of the training images."""
     plan = sampling_.plan(loss, batch, len(np.unique(labels)))
     own, short = losses.get(loss).per_class, sampling_.short_classes(labels, plan.per_class)
     words = [f"{plan.per_class} image(s) of each of {plan.classes} classes"]
@@ -41,7 +39,7 @@ def sampling(scenes: Scenes, loss: str, batch: int) -> str:
     return "; ".join(words)
 
 
-def loss_table(scenes: Scenes, names: list[str], dataset: str, batch: int) -> pd.DataFrame:
+def loss_table(labels: np.ndarray, names: list[str], dataset: str, batch: int) -> pd.DataFrame:
     """A row a loss: kind, published values used, learning rate of its own weights, batches."""
     rows = {}
     for name in names:
@@ -50,7 +48,7 @@ def loss_table(scenes: Scenes, names: list[str], dataset: str, batch: int) -> pd
         rows[entry.label] = {
             "kind": entry.kind, "published values": values,
             "published rate of its own weights": f"{rate:g}" if rate else "no weights",
-            "a batch holds": sampling(scenes, name, batch),
+            "a batch holds": sampling(labels, name, batch),
         }  # fmt: skip
     return pd.DataFrame.from_dict(rows, orient="index")
 
