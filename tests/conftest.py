@@ -12,7 +12,9 @@ import pandas as pd
 import pytest
 
 from lib.core import paths
+from lib.core.compact import write_compact
 from lib.core.files import digest, write_json
+from lib.data import summary
 from lib.data.store import write_store
 from lib.masks import sources
 from tests.reliability import (  # noqa: F401 (hooks)
@@ -72,6 +74,8 @@ def small_study(splits: list[str], each: int = 6) -> str:
     write_json(
         where.prepared / "data.json", {"dataset": "cub200", "side": 72, "options": {}, "note": ""}
     )
+    kept = index[["split", "label", "class_name"]]
+    write_compact(summary.read("small").folder / "images.parquet", kept)
     soft = [_blob(*size) for size in sizes]
     soft[-1][:] = 0
     made = write_store(where.masks / "drawn", index, soft)

@@ -43,28 +43,31 @@ class Summary:
     @cached_property
     def facts(self) -> dict[str, Any]:
         """data.json."""
-        file = self.folder / "data.json"
-        if not file.exists():
-            raise StudyError(
-                f"{file} does not exist: the data of study {self.study} were not looked at so far. "
-                f"Run `make repro` with `run: [{self.study}]` in params.yaml."
-            )
-        return read_json(file)
+        return read_json(self._there("data.json"))
 
     @cached_property
     def images(self) -> pd.DataFrame:
         """A row an image of the store."""
-        return read_compact([self.folder / "images.parquet"])
+        return read_compact([self._there("images.parquet")])
 
     def table(self, name: str) -> pd.DataFrame:
         """`faults`, `left_out` or `near_copies`."""
-        return pd.read_csv(self.folder / f"{name}.csv", keep_default_na=False)
+        return pd.read_csv(self._there(f"{name}.csv"), keep_default_na=False)
 
     def pictures(self, kind: str, part: str = "") -> tuple[list[np.ndarray], list[str]]:
         """Pictures and captions of a kind (examples, near_copies, backgrounds), of one split."""
         tiles, table = read_tiles(self.folder / "pictures")
         mine = table.index[(table["kind"] == kind) & (table["split"].eq(part) | (part == ""))]
         return [tiles[at] for at in mine], table.loc[mine, "caption"].tolist()
+
+    def _there(self, name: str) -> Path:
+        file = self.folder / name
+        if not file.exists():
+            raise StudyError(
+                f"{file} does not exist: the data of study {self.study} were not looked at so far. "
+                f"Run `make repro` with `run: [{self.study}]` in params.yaml."
+            )
+        return file
 
 
 def read(study: str) -> Summary:

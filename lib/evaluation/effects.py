@@ -186,6 +186,31 @@ def share_lost(
     return pd.DataFrame(rows, columns=[*by, "value", "low", "high", "models", "seeds"])
 
 
+def given_back(classes: pd.DataFrame, condition: str, sides: str) -> pd.DataFrame:
+    """Share of the drop under a random background (both sides) that another setting gives back.
+
+    (MAP@R in the setting - random) / (clean - random), mean over the models of an arm; a ratio of
+    sums over classes, as `share_lost`. From two seeds on its interval covers other trainings, too.
+
+    Returns:
+        arm, value, low, high, models, seeds; empty where one of the three was not measured.
+    """
+    sums, rows = class_sums(classes, "map_at_r", LEVEL)[0], []
+    wanted = [("clean", "both"), ("random_background", "both"), (condition, sides)]
+    for arm, part in sums.T.groupby(level="arm", sort=False):
+        there = set(part.index.droplevel([*MODEL]))
+        if not set(wanted) <= there:
+            continue
+        clean, random, other = (part.T.xs(w, axis=1, level=["condition", "sides"]) for w in wanted)
+        back, drop = other[clean.columns] - random[clean.columns], clean - random[clean.columns]
+        mean, half = statistics.class_bootstrap(back.mean(axis=1).to_frame(), drop.mean(axis=1))
+        seeds = (back.sum() / drop.sum()).groupby("seed").mean().to_frame()
+        half = statistics.with_trainings(half, seeds)
+        ends = (mean[0], mean[0] - half[0], mean[0] + half[0])
+        rows.append([arm, *ends, len(clean.columns), len(seeds)])
+    return pd.DataFrame(rows, columns=["arm", "value", "low", "high", "models", "seeds"])
+
+
 def over_models(sums: pd.DataFrame, counts: pd.Series, by: list[str]) -> pd.DataFrame:
     """Means over the columns of each group of `by`, their intervals over classes and trainings.
 

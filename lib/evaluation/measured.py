@@ -109,9 +109,15 @@ class Measured:
 
     @property
     def kinds(self) -> pd.Series:
-        """The kind of every test class, by label: what its name says before a `/`, else ""."""
+        """The kind of every test class, by label: what its name says before a `/`.
+
+        A name may have a slash that means nothing (`Ram C/V Cargo Van`): "" for all classes where
+        one has no kind, or a kind has one class only.
+        """
         names = self.labels.set_index("label")["class_name"]
-        return names.str.rpartition("/")[0].str.split("/").str[0]
+        kinds = names.str.rpartition("/")[0].str.split("/").str[0]
+        real = (kinds != "").all() and (kinds.value_counts() > 1).all()
+        return kinds if real else kinds.where(kinds == "", "")
 
     @cached_property
     def training(self) -> pd.DataFrame:

@@ -85,7 +85,11 @@ def changes(effects: pd.DataFrame, shares: pd.DataFrame) -> Shown:
     found = select(effects, "shifted-clean", "random_background", "both")
     if found.empty:
         return _missing("random_background")
-    title = f"MAP@R lost when only the background changes: {shift_tables.share_words(shares)}"
+    points = -100 * means(found, ["arm"]).set_index("arm")["value"]
+    title = (
+        f"MAP@R lost when only the background changes: {shift_tables.share_words(shares)}; "
+        f"in points: {per_arm(points, '{:.1f}')}"
+    )
     rows = [row for arm in arms_of(found) for row in found[found["arm"] == arm].to_dict("records")]
     places, names = shift_tables.lines_of([tuple(row[key] for key in WHO) for row in rows])
     figure, axis = plt.subplots(figsize=(7.5, 0.36 * len(names) + 1.5))

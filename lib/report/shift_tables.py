@@ -163,11 +163,11 @@ def chosen(conditions: str, measured: list[str]) -> list[str]:
     names = PAPER if conditions == "paper" else [name.strip() for name in conditions.split(",")]
     for name in names:
         if name not in measured and conditions != "paper":
-            near = difflib.get_close_matches(name, measured, n=1, cutoff=0.0)[0]
+            near = difflib.get_close_matches(name, [*measured, "all", "paper"], n=1, cutoff=0.0)[0]
             raise StudyError(
-                f"condition {name!r} was not measured; the closest is {near!r}, all are: "
-                f"{', '.join(measured)}. To measure another, add it to `conditions` in the study's "
-                "section `shift` of params.yaml and run `make repro`."
+                f"condition {name!r} was not measured; the closest is {near!r}. There are: all, "
+                f"paper, {', '.join(measured)}. To measure another, add it to `conditions` in the "
+                "study's section `shift` of params.yaml and run `make repro`."
             )
     return [name for name in measured if name in names or name == "clean"]
 
@@ -236,12 +236,57 @@ def effect_rows(effects: pd.DataFrame, value: str) -> pd.DataFrame:
     return shown.rename(columns={"value": value})
 
 
-def split_rules(effects: pd.DataFrame) -> pd.DataFrame:
-    """Effects on MAP@R whose interval leaves out zero while Holm's p does not fall below 0.05."""
-    apart = (effects["low"] > 0) | (effects["high"] < 0)
-    part = effects[apart & (effects["p_holm"] >= 0.05) & (effects["metric"] == "map_at_r")]
+def split_rules(effects: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """Effects on MAP@R of which interval and Holm's p judge differently, and how many, in words."""
+    known = effects[(effects["metric"] == "map_at_r") & effects["low"].notna()]
+    apart, small = (known["low"] > 0) | (known["high"] < 0), known["p_holm"] < 0.05
+    part = known[apart != small]
     shown = effect_rows(part, "points").drop(columns="n")
-    return pd.concat([part[["contrast", "condition", "sides"]], shown], axis=1)
+    table = pd.concat([part[["contrast", "condition", "sides"]], shown], axis=1)
+    words = (
+        f"Interval and Holm's p disagree on {len(part)} of {len(known):,} effects: "
+        f"{(apart & ~small).sum()} where only the interval excludes 0, {(small & ~apart).sum()} "
+        "where only p is below 0.05."
+    )
+    return table.sort_values("p_holm", kind="stable"), words
+
+
+def interval_words(seeds: int) -> str:
+    """What a joint interval covers, and what it does not."""
+    start = "*Intervals* in square brackets are 95 % intervals from resampling test classes, for "
+    if seeds < 2:
+        return start + (
+            "several models jointly. They are over test classes, not over retraining, backgrounds "
+            "or training recipes."
+        )
+    return start + (
+        f"several models jointly, widened by the spread between the trainings of {seeds} seeds. "
+        "They are over test classes and retraining, not over backgrounds or training recipes; the "
+        "interval of a single model is over test classes alone."
+    )
+
+
+WITHOUT_SHARED = {
+    "leaving out images on the query's photograph": ("random_background", "unshared"),
+    "backgrounds that no other image shares": ("unshared_background", "both"),
+}  # what takes shared photographs away: (condition, sides)
+
+
+def shared_photographs(classes: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """Share of the drop that goes away with shared photographs, by arm; the first row in words."""
+    rows: dict[str, dict[str, str]] = {}
+    for name, setting in WITHOUT_SHARED.items():
+        for row in effects_of.given_back(classes, *setting).to_dict("records"):
+            rows.setdefault(name, {})[label(row["arm"])] = told(row, 100, 0)
+    table = pd.DataFrame.from_dict(rows, orient="index")
+    if table.empty:
+        return table, "Not measured: a ranking without shared photographs."
+    words = per_arm(pd.Series(rows[table.index[0]]), "{}")
+    return table, (
+        f"Share of the drop, in percent, that {table.index[0]} gives back: {words}. (Backgrounds "
+        "that no other image shares are places from this data set's own training images: what "
+        "they give back is due to their kind as well.)"
+    )
 
 
 def metric_table(sizes: pd.Series) -> pd.DataFrame:

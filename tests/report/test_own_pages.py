@@ -1,11 +1,15 @@
 """Pages 01 and 02 of one's own images: what was read, what was left out, names as they are."""
 
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
 from lib.core import paths
+from lib.core.errors import StudyError
+from lib.core.files import digest
 from lib.masks import sources
 from tests.helpers import save
 from tests.report import tiny
@@ -36,6 +40,32 @@ def test_page_01_says_what_was_read_and_what_was_not(mine) -> None:
     assert "$x^2$ (2)" in shown and "&lt;b&gt; (2)" in shown and "苹果 (2)" in shown
     files = pd.read_csv(paths.StudyPaths("s").reports / "files.csv")
     assert (files["fault"] == "left out").sum() == 2
+
+
+def test_pages_01_and_02_are_told_again_where_the_photographs_are_not(mine) -> None:
+    """From the tables alone the same; other values need the photographs, and say so."""
+    where = paths.StudyPaths("s")
+
+    def results() -> dict[str, str]:
+        told(), tiny.tell("02_masks", study="s", source="full")
+        files = [file for file in where.reports.rglob("*") if file.is_file()]
+        return {file.relative_to(where.reports).as_posix(): digest(file) for file in files}
+
+    first = results()
+    assert {"figures/01_data/examples_test.jpg", "figures/02_masks/areas.png"} <= set(first)
+    for place in (mine, where.prepared, where.masks):
+        shutil.rmtree(place)
+    assert results() == first
+    with pytest.raises(StudyError, match="mine"):
+        told(side=21)
+    with pytest.raises(StudyError, match="01_data"):
+        tiny.tell("02_masks", study="s", source="none")
+
+
+def test_new_photographs_are_seen_by_page_01(mine) -> None:
+    told()
+    save(mine / "c7" / "2.png", 98)
+    assert "c7 (3)" in told()
 
 
 @pytest.mark.parametrize("source", ["full", "none"])
