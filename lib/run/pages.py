@@ -1,9 +1,8 @@
-"""Tell measured studies again: pages 04 to 07 and the front pages, from tables in git alone.
+"""Tell measured studies again: every page and the front pages, from tables in git alone.
 
     python -m lib.run.pages [study ...]
 
-No photographs and no weights are needed. By default every study that has measured tables; one
-whose tables are of an earlier form is named and left as it is.
+No photographs and no weights are needed. By default every study that has measured tables.
 """
 
 import sys
@@ -15,8 +14,18 @@ from lib.evaluation import measured
 from lib.execute import notebook
 from lib.front import front_page
 
-PAGES = ("04_shift", "05_attention", "06_report", "07_remedies")
-OF_ITS_OWN = {"05_attention": "attention", "07_remedies": "remedies"}
+# A page, and the folders of measured tables without which it is left out
+PAGES = {
+    "01_data": ["data"],
+    "02_masks": ["masks"],
+    "03_train": ["data", "evaluation"],
+    "04_shift": ["evaluation"],
+    "05_attention": ["evaluation", "attention"],
+    "06_report": ["evaluation"],
+    "07_remedies": ["evaluation", "remedies"],
+    "10_catalogue": ["evaluation", "catalogue"],
+}
+ALONE = {"10_catalogue": ["--previous", "", "--next", ""]}  # pages that no other leads to
 
 
 def known() -> list[str]:
@@ -31,11 +40,11 @@ def pages_of(study: str) -> list[str]:
     if not measured.read(study).facts:
         raise StudyError(f"study {study} has not been measured so far.")
     there = paths.StudyPaths(study).measured
-    return [name for name in PAGES if (there / OF_ITS_OWN.get(name, "evaluation")).is_dir()]
+    return [page for page, needed in PAGES.items() if all((there / n).is_dir() for n in needed)]
 
 
 def main(argv: list[str]) -> int:
-    """The command line. Returns 0, or what the first page that failed returned."""
+    """The command line. Returns 0, 2 (wrong input), or what the first page that failed returned."""
     studies = argv or known()
     if not studies:
         say("No study has measured tables so far: `make repro` makes those of the demo.")
@@ -45,9 +54,11 @@ def main(argv: list[str]) -> int:
         except StudyError as error:
             print(error, file=sys.stderr)
             return 2
-        code = notebook.main([*pages, "--study", study])
-        if code:
-            return code
+        together = [page for page in pages if page not in ALONE]
+        runs = [together, *([page, *ALONE[page]] for page in pages if page in ALONE)]
+        for run in runs:
+            if code := notebook.main([*run, "--study", study]):
+                return code
     return front_page.main()
 
 

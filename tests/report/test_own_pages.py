@@ -30,7 +30,7 @@ def mine(home):
 def told(**more) -> str:
     asked = {"study": "s", "dataset": "folder", "side": 20, "background_count": 3}
     asked |= {"options": {"folder": "mine", "seed": 0}, "backgrounds": "rendered"}
-    return tiny.tell("01_data", **asked, **more)[0]
+    return tiny.tell("01_data", **asked | more)[0]
 
 
 def test_page_01_says_what_was_read_and_what_was_not(mine) -> None:
@@ -58,7 +58,7 @@ def test_pages_01_and_02_are_told_again_where_the_photographs_are_not(mine) -> N
     assert results() == first
     with pytest.raises(StudyError, match="mine"):
         told(side=21)
-    with pytest.raises(StudyError, match="01_data"):
+    with pytest.raises(StudyError, match="Run the notebook"):
         tiny.tell("02_masks", study="s", source="none")
 
 
