@@ -15,15 +15,9 @@ import yaml
 from lib.core import paths
 from lib.evaluation import effects
 from lib.evaluation.measured import read
-from lib.experiments import catalogue
-from lib.report import (
-    answers,
-    bias_dose_figure,
-    catalogue_page,
-    front_page,
-    overview_figure,
-    stale,
-)  # fmt: skip
+from lib.experiments import bias_dose_figure, catalogue, catalogue_page
+from lib.front import front_page, overview_figure, stale
+from lib.report import answers
 from lib.report.paper_comparison import DROP
 from lib.report.shift_tables import told
 from lib.report.style import label
@@ -68,6 +62,11 @@ def of_controls() -> Iterator[Claim]:
             continue
         cut = effects.joint(m.classes, "shifted-clean", "own_background", "both").set_index("arm")
         yield f"{study.label}: cut and pasted", told(cut.loc["base"], -100)
+        back = effects.given_back(m.classes, "random_background", "unshared").set_index("arm")
+        if study.label == "Birds":
+            yield "shared photographs", f"{100 * back.loc['base', 'value']:.0f} % of the drop"
+        elif back.loc["base", "value"] > 0.01:
+            yield f"{study.label}: shared photographs", "more than on birds"
     folder = paths.StudyPaths("cub200-cpu").reports
     cells = pd.read_csv(folder / "against_published.csv").dropna(subset="same_sign")
     paper = pd.read_csv(folder / "against_published.csv").set_index(["what", "arm"])["paper"]
@@ -148,7 +147,7 @@ def of_tables() -> Iterator[Claim]:
     """Every table that a page writes stands in the row of its notebook."""
     stages = yaml.safe_load((paths.ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
     for stage in stages.values():
-        notebook = re.search(r"lib\.run\.execute (\w+)", stage["cmd"])
+        notebook = re.search(r"lib\.execute (\w+)", stage["cmd"])
         for table in re.findall(r"reports/[^'\"]+/(\w+\.csv)", str(stage["outs"])) * bool(notebook):
             yield f"row of {notebook[1]}", f"`{table}`"
 
