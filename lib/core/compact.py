@@ -1,12 +1,45 @@
 """Tables small enough for git: parquet with zstd, floats no longer than they need to be."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
 
+from lib.core import paths
+from lib.core.errors import StudyError
 from lib.core.files import atomic
+from lib.core.tiles import read_tiles
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What git holds of one study in one folder of reports/<study>/measured (`part`)."""
+
+    study: str
+    part: ClassVar[str] = ""
+
+    @property
+    def folder(self) -> Path:
+        """Where the tables lie."""
+        return paths.StudyPaths(self.study).measured / self.part
+
+    def there(self, name: str) -> Path:
+        """The path of a file that must be there; where it is not, the error says what to run."""
+        file = self.folder / name
+        if not file.exists():
+            raise StudyError(
+                f"{file} does not exist: study {self.study} has not been measured so far. Run "
+                f"`make repro` with `run: [{self.study}]` in params.yaml."
+            )
+        return file
+
+    def tiles(self, name: str) -> tuple[list[np.ndarray], pd.DataFrame]:
+        """A sheet of small pictures and its table."""
+        self.there(f"{name}.jpg")
+        return read_tiles(self.folder / name)
 
 
 def write_compact(

@@ -7,19 +7,16 @@
         pictures.jpg, .csv   examples of every split, near copies, backgrounds (column `kind`)
 """
 
-from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from lib.core import paths
-from lib.core.compact import read_compact, write_compact
-from lib.core.errors import StudyError
+from lib.core.compact import Kept, read_compact, write_compact
 from lib.core.files import read_json, write_json, write_table
-from lib.core.tiles import read_tiles, small, write_tiles
+from lib.core.tiles import small, write_tiles
 from lib.data import datasets, prepare
 from lib.data.backgrounds import prepare_backgrounds, source_of
 from lib.data.near_duplicates import near_copies
@@ -29,45 +26,30 @@ EXAMPLES, BACKGROUNDS, COPIES = 12, 8, 4  # images a split, backgrounds a pool, 
 LONG = 140  # pixels of a kept picture's long side
 
 
-@dataclass(frozen=True)
-class Summary:
+class Summary(Kept):
     """The kept tables of one study; each is read when it is first asked for."""
 
-    study: str
-
-    @property
-    def folder(self) -> Path:
-        """Where they lie."""
-        return paths.StudyPaths(self.study).measured / "data"
+    part = "data"
 
     @cached_property
     def facts(self) -> dict[str, Any]:
         """data.json."""
-        return read_json(self._there("data.json"))
+        return read_json(self.there("data.json"))
 
     @cached_property
     def images(self) -> pd.DataFrame:
         """A row an image of the store."""
-        return read_compact([self._there("images.parquet")])
+        return read_compact([self.there("images.parquet")])
 
     def table(self, name: str) -> pd.DataFrame:
         """`faults`, `left_out` or `near_copies`."""
-        return pd.read_csv(self._there(f"{name}.csv"), keep_default_na=False)
+        return pd.read_csv(self.there(f"{name}.csv"), keep_default_na=False)
 
     def pictures(self, kind: str, part: str = "") -> tuple[list[np.ndarray], list[str]]:
         """Pictures and captions of a kind (examples, near_copies, backgrounds), of one split."""
-        tiles, table = read_tiles(self.folder / "pictures")
+        tiles, table = self.tiles("pictures")
         mine = table.index[(table["kind"] == kind) & (table["split"].eq(part) | (part == ""))]
         return [tiles[at] for at in mine], table.loc[mine, "caption"].tolist()
-
-    def _there(self, name: str) -> Path:
-        file = self.folder / name
-        if not file.exists():
-            raise StudyError(
-                f"{file} does not exist: the data of study {self.study} were not looked at so far. "
-                f"Run `make repro` with `run: [{self.study}]` in params.yaml."
-            )
-        return file
 
 
 def read(study: str) -> Summary:

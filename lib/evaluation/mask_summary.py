@@ -11,19 +11,16 @@ Not in lib.masks, whose code decides what the masks are: a picture more makes no
 """
 
 import sys
-from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from lib.core import paths, stage
-from lib.core.compact import read_compact, write_compact
-from lib.core.errors import StudyError
+from lib.core.compact import Kept, read_compact, write_compact
 from lib.core.files import read_json, write_json, write_table
-from lib.core.tiles import read_tiles, small, write_tiles
+from lib.core.tiles import small, write_tiles
 from lib.data.prepare import about
 from lib.data.store import Store
 from lib.masks import quality, sources
@@ -33,48 +30,36 @@ LONG = 140  # pixels of a kept picture's long side
 TEXTS = dict.fromkeys(quality.COLUMNS[:3], str)
 
 
-@dataclass(frozen=True)
-class MaskSummary:
+class MaskSummary(Kept):
     """The kept tables of one study; each is read when it is first asked for."""
 
-    study: str
-
-    @property
-    def folder(self) -> Path:
-        """Where they lie."""
-        return paths.StudyPaths(self.study).measured / "masks"
+    part = "masks"
 
     @cached_property
     def facts(self) -> dict[str, Any]:
         """masks.json."""
-        file = self.folder / "masks.json"
-        if not file.exists():
-            raise StudyError(
-                f"{file} does not exist: study {self.study} has no masks so far. Run `make repro` "
-                f"with `run: [{self.study}]` in params.yaml."
-            )
-        return read_json(file)
+        return read_json(self.there("masks.json"))
 
     @cached_property
     def areas(self) -> pd.DataFrame:
         """A row an image: split, area (0 to 1), usable."""
-        return read_compact([self.folder / "areas.parquet"])
+        return read_compact([self.there("areas.parquet")])
 
     @cached_property
     def scores(self) -> pd.DataFrame:
         """A row an image with known truth: dataset, source, image, iou, covered (0 to 1)."""
         blank = {"iou": [""], "covered": [""]}
-        file = self.folder / "quality.csv"
+        file = self.there("quality.csv")
         return pd.read_csv(file, dtype=TEXTS, keep_default_na=False, na_values=blank)
 
     @cached_property
     def summary(self) -> pd.DataFrame:
         """Areas and quality in long format."""
-        return pd.read_csv(self.folder / "summary.csv")
+        return pd.read_csv(self.there("summary.csv"))
 
     def pictures(self, kind: str) -> list[tuple[str, dict[str, np.ndarray]]]:
         """Of a kind (unusable, examples, extremes, truth): the caption, and pictures by part."""
-        tiles, table = read_tiles(self.folder / "pictures")
+        tiles, table = self.tiles("pictures")
         found = []
         for _, group in table[table["kind"] == kind].groupby("at", sort=False):
             parts = {part: tiles[at] for at, part in group["part"].items()}

@@ -11,19 +11,13 @@ One file a model, so that a study grows model by model, on whatever machine:
         training.csv, labels.csv, mask_robustness.parquet, and sheets of small pictures
 """
 
-from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from lib.core import paths
-from lib.core.compact import read_compact, write_compact
-from lib.core.errors import StudyError
+from lib.core.compact import Kept, read_compact, write_compact
 from lib.core.files import read_json
-from lib.core.tiles import read_tiles
 from lib.training import arms
 
 __all__ = ["Measured", "name_of", "read", "read_compact", "write_compact"]
@@ -34,21 +28,15 @@ def name_of(loss: str, arm: str, seed: int) -> str:
     return f"{loss}-{arm}-{seed}"
 
 
-@dataclass(frozen=True)
-class Measured:
+class Measured(Kept):
     """The tables of one study; each is read when it is first asked for."""
 
-    study: str
-
-    @property
-    def folder(self) -> Path:
-        """Where they lie; those of lib.attention lie beside them."""
-        return paths.StudyPaths(self.study).measured / "evaluation"
+    part = "evaluation"
 
     @cached_property
     def facts(self) -> dict[str, Any]:
         """study.json: dataset, note, image_size, queries, usable, losses, arms, seeds."""
-        return read_json(self._there("study.json"))
+        return read_json(self.there("study.json"))
 
     @property
     def losses(self) -> list[str]:
@@ -84,7 +72,7 @@ class Measured:
     @cached_property
     def manifest(self) -> list[dict[str, Any]]:
         """Who each model is: recipe, weights, precision, processor, commit, code."""
-        return [read_json(self._there(f"models/{name}.json")) for name in self.models]
+        return [read_json(self.there(f"models/{name}.json")) for name in self.models]
 
     @cached_property
     def classes(self) -> pd.DataFrame:
@@ -99,13 +87,13 @@ class Measured:
     @cached_property
     def robustness(self) -> pd.DataFrame:
         """`classes` of one loss and seed through other masks: column `masks`, and `usable`."""
-        return read_compact([self._there("mask_robustness.parquet")])
+        return read_compact([self.there("mask_robustness.parquet")])
 
     @cached_property
     def labels(self) -> pd.DataFrame:
         """The test classes: label, class_name, images, uniformity of their backgrounds."""
         text = {"dtype": {"class_name": str}, "na_values": {"uniformity": [""]}}
-        return pd.read_csv(self._there("labels.csv"), keep_default_na=False, **text)  # a class NA
+        return pd.read_csv(self.there("labels.csv"), keep_default_na=False, **text)  # a class NA
 
     @property
     def kinds(self) -> pd.Series:
@@ -122,32 +110,18 @@ class Measured:
     @cached_property
     def training(self) -> pd.DataFrame:
         """The history: a row a loss, arm, seed, epoch and condition."""
-        return pd.read_csv(self._there("training.csv"))
+        return pd.read_csv(self.there("training.csv"))
 
     @cached_property
     def learning(self) -> pd.DataFrame:
         """Did it learn: a row a model (lib.evaluation.learning.gain)."""
         names = self.models[1:]
-        rows = [read_json(self._there(f"learning/{name}.json")) for name in names]
+        rows = [read_json(self.there(f"learning/{name}.json")) for name in names]
         numbers = ["untrained", "kept", "gain", "low", "high"]
         return pd.DataFrame(rows).astype(dict.fromkeys(numbers, float))
 
-    def tiles(self, name: str) -> tuple[list[np.ndarray], pd.DataFrame]:
-        """A sheet of small pictures and its table."""
-        self._there(f"{name}.jpg")
-        return read_tiles(self.folder / name)
-
     def _tables(self, kind: str) -> pd.DataFrame:
-        return read_compact([self._there(f"{kind}/{name}.parquet") for name in self.models])
-
-    def _there(self, name: str) -> Path:
-        file = self.folder / name
-        if not file.exists():
-            raise StudyError(
-                f"{file} does not exist: study {self.study} has not been measured so far. Run "
-                f"`make repro` with `run: [{self.study}]` in params.yaml."
-            )
-        return file
+        return read_compact([self.there(f"{kind}/{name}.parquet") for name in self.models])
 
 
 def read(study: str) -> Measured:

@@ -4,7 +4,6 @@ Values are of images, intervals resample classes (lib.evaluation.statistics). No
 photographs or weights.
 """
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,11 +12,9 @@ import pandas as pd
 from lib.attention.attribution import METHODS, PAPER, Explanation
 from lib.attention.controls import CONTROLS
 from lib.attention.sanity_checks import ORDERS
-from lib.core import paths
-from lib.core.errors import StudyError
+from lib.core.compact import Kept, read_compact
 from lib.core.files import read_json
 from lib.evaluation import statistics
-from lib.evaluation.measured import read_compact
 from lib.evaluation.models import MODEL
 from lib.training import arms
 
@@ -26,33 +23,23 @@ EXPLANATION = ["method", "target"]
 CHECKED = [*MODEL, *EXPLANATION]
 
 
-def folder(study: str) -> Path:
-    """Where lib.attention.measure writes."""
-    return paths.StudyPaths(study).measured / "attention"
+class Looked(Kept):
+    """What lib.attention.measure wrote of one study."""
+
+    part = "attention"
 
 
 def asked(study: str) -> dict[str, Any]:
     """What was measured: models, images, images_methods, images_checks, copies, noise, levels."""
-    file = folder(study) / "measured.json"
-    if not file.exists():
-        raise StudyError(
-            f"{file} does not exist: the attention of study {study} has not been measured so far. "
-            f"Run `make repro` with `run: [{study}]` in params.yaml."
-        )
-    return read_json(file)
+    return read_json(Looked(study).there("measured.json"))
 
 
 def read(study: str, name: str) -> pd.DataFrame:
     """A measured table by its name; of `scores` and `similarity` all models, in order."""
+    looked = Looked(study)
     several = [f"{name}/{model}" for model in asked(study)["models"]]
-    wanted = several if (folder(study) / name).is_dir() else [name]
-    files = [folder(study) / f"{file}.parquet" for file in wanted]
-    for file in files:
-        if not file.exists():
-            raise StudyError(
-                f"{file} does not exist: run `python -m lib.attention --study {study}`"
-            )
-    return read_compact(files)
+    wanted = several if (looked.folder / name).is_dir() else [name]
+    return read_compact([looked.there(f"{file}.parquet") for file in wanted])
 
 
 def trained(table: pd.DataFrame) -> list[str]:

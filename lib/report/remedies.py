@@ -6,11 +6,10 @@ from typing import Any
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from lib.core import paths
-from lib.core.errors import StudyError
+from lib.core.compact import Kept, read_compact
 from lib.core.files import read_json
 from lib.evaluation import effects as effects_of
-from lib.evaluation.measured import Measured, read_compact
+from lib.evaluation.measured import Measured
 from lib.evaluation.remedies import REMEDIES
 from lib.evaluation.remedies_measure import NONE, ON_QUERY
 from lib.report.shift_tables import told
@@ -29,22 +28,20 @@ COLUMNS = {
 }
 
 
+class Tried(Kept):
+    """What lib.evaluation.remedies_measure wrote of one study."""
+
+    part = "remedies"
+
+
 def facts(study: str) -> dict[str, Any]:
     """What was asked: classes, images, masks, usable share by condition, conditions, remedies."""
-    file = paths.StudyPaths(study).measured / "remedies" / "study.json"
-    if not file.exists():
-        raise StudyError(
-            f"{file} does not exist: remedies of study {study} have not been measured so far. Run "
-            f"`make repro` with `run: [{study}]` in params.yaml."
-        )
-    return read_json(file)
+    return read_json(Tried(study).there("study.json"))
 
 
 def read(m: Measured) -> pd.DataFrame:
     """The measured classes: a row a model, remedy, condition, sides, draw and class."""
-    facts(m.study)
-    folder = paths.StudyPaths(m.study).measured / "remedies" / "classes"
-    return read_compact([folder / f"{name}.parquet" for name in m.models])
+    return read_compact([Tried(m.study).there(f"classes/{name}.parquet") for name in m.models])
 
 
 def rows_of(table: pd.DataFrame) -> list[tuple[str, str]]:

@@ -63,7 +63,7 @@ def test_models_that_are_gone_leave_no_tables(study, monkeypatch):
     measure.measure(study, **small.ASKED)
     small.use_models(monkeypatch, ["base"])
     measure.measure(study, **small.ASKED)
-    folder = attention_tables.folder(study)
+    folder = attention_tables.Looked(study).folder
     found = sorted(file.stem for file in folder.glob("scores/*"))
     assert found == ["none-untrained-0", "triplet-base-0"]
     assert not [name for name in attention_tables.asked(study)["made"] if "bgaugment" in name]
