@@ -19,7 +19,7 @@ from lib.core.parameters import check_parameters, of_function
 from lib.data import readers
 from lib.data.download import Archive, Drive, Kaggle
 from lib.data.mirror import bring, mirror
-from lib.data.readers import SPLITS
+from lib.data.own import SPLITS
 
 DRAWN = "drawn"  # option `splits`: classes are dealt out by the seed, whatever folders say
 OWN = {"folder": str, "seed": int, "shares": dict, "splits": str}  # options of one's own folder

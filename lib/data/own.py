@@ -303,4 +303,3 @@ def look(root: Path) -> tuple[pd.DataFrame, Survey]:
 def left_out(root: Path) -> pd.DataFrame:
     """Everything below a folder that is no image of the study: path, why."""
     return pd.DataFrame(look(root)[1].left_out, columns=["path", "why"])
-

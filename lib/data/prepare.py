@@ -65,8 +65,8 @@ def check_index(table: pd.DataFrame) -> None:
     few = [split for split in datasets.SPLITS if classes.get(split, 0) < 2]
     if few:
         raise StudyError(
-            f"fewer than two classes in split {', '.join(few)}: nothing to tell apart. Add classes, "
-            "or move some there."
+            f"fewer than two classes in split {', '.join(few)}: nothing to tell apart. Add "
+            "classes, or move some there."
         )
 
 

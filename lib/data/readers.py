@@ -13,8 +13,6 @@ import pandas as pd
 from lib.core.errors import StudyError
 from lib.data import own
 from lib.data.decode import PICTURES
-from lib.data.own import SPLITS
-
 
 
 def pictures(folder: Path) -> list[Path]:
@@ -234,9 +232,7 @@ def _counts(classes: int, shares: dict[str, float]) -> dict[str, int]:
     """How many of `classes` go into validation and into the test."""
     unknown = set(shares) - {"validation", "test"}
     if unknown or not all(0 < share < 1 for share in shares.values()):
-        raise StudyError(
-            f"shares are {shares}; wanted: validation and test, each between 0 and 1."
-        )
+        raise StudyError(f"shares are {shares}; wanted: validation and test, each between 0 and 1.")
     wanted = {"validation": 0.125, "test": 0.5} | shares
     count = {name: max(2, round(wanted[name] * classes)) for name in ("validation", "test")}
     if "validation" not in shares and classes - count["test"] - FIVE >= FIVE:
