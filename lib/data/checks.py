@@ -25,7 +25,7 @@ class Fault:
 
 
 def _leaks(table: pd.DataFrame) -> pd.Series:
-    return table.groupby("sha256")["split"].transform("nunique") > 1
+    return (table.groupby("sha256")["split"].transform("nunique") > 1) & (table["sha256"] != "")
 
 
 FAULTS: dict[str, Fault] = {
@@ -48,7 +48,7 @@ FAULTS: dict[str, Fault] = {
     "rotated": Fault("turned by its EXIF tag", lambda t: t["turned"], "set upright"),
     "copy": Fault(
         "same bytes twice in a split",
-        lambda t: t["sha256"].duplicated(keep=False) & ~_leaks(t),
+        lambda t: t["sha256"].duplicated(keep=False) & ~_leaks(t) & (t["sha256"] != ""),
         "used twice",
     ),
     "leak": Fault("same bytes in two splits", _leaks, "used twice: a leak"),
@@ -56,13 +56,20 @@ FAULTS: dict[str, Fault] = {
 
 
 def look(file: Path, side: int) -> tuple[dict[str, Any], np.ndarray | None]:
-    """Facts of an image and its pixels with the short side at `side` (None if broken)."""
-    if not file.exists():
-        raise StudyError(f"{file} is listed in the data set's index but does not exist.")
-    data, pixels = file.read_bytes(), None
-    facts = {"mode": "", "height": 0, "width": 0, "frames": 0, "bytes": len(data), "error": ""}
-    facts |= {"turned": False, "grey": False, "tiny": False, "bits": 0, "dim": False}
-    facts["sha256"] = hashlib.sha256(data).hexdigest()
+    """Facts of an image and its pixels with the short side at `side` (None if broken).
+
+    A file that cannot be read has the checksum "".
+    """
+    facts = {"mode": "", "height": 0, "width": 0, "frames": 0, "bytes": 0, "error": ""}
+    facts |= {"turned": False, "grey": False, "tiny": False, "bits": 0, "dim": False, "sha256": ""}
+    pixels = None
+    try:
+        data = file.read_bytes()
+    except FileNotFoundError as error:
+        raise StudyError(f"{file} is listed in the data set's index but does not exist.") from error
+    except OSError as error:
+        return facts | {"error": fault(error, file)}, None
+    facts |= {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     try:
         with opened(file) as image:
             facts |= {"mode": image.mode, "turned": orientation(image) != 1, "bits": depth(image)}

@@ -184,9 +184,12 @@ def get(name: str) -> Dataset:
 
 
 def _layout(entry: Dataset, folder: Path) -> Reader | None:
-    return next(
-        (read for marker, read in entry.layouts.items() if (folder / marker).exists()), None
-    )
+    try:
+        return next(
+            (read for marker, read in entry.layouts.items() if (folder / marker).exists()), None
+        )
+    except PermissionError as error:
+        raise StudyError(f"{folder} cannot be read ({error.strerror}).") from error
 
 
 def check_own(options: dict[str, Any]) -> None:

@@ -138,6 +138,8 @@ def fault(error: Exception, path: Path) -> str:
     text = str(error).replace(str(path), path.name).strip()
     if isinstance(error, UnidentifiedImageError) and path.suffix.lower() in (".tif", ".tiff"):
         return f"{text}: damaged, or its kind of pixels is not read; {REMEDY}"
+    if isinstance(error, OSError) and error.strerror:
+        return f"it cannot be read: {error.strerror}"
     if isinstance(error, (OSError, SyntaxError, ValueError, EOFError)) and text:
         return text
     if isinstance(error, MemoryError):

@@ -1,6 +1,7 @@
 """From a data set's folder to the study's store of images (page 01)."""
 
 import hashlib
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -195,7 +196,7 @@ def source_files(study: str) -> list[Path]:
     """
     index = Store.open(paths.StudyPaths(study).prepared / "images").index
     files = original_files(study)
-    gone = next((file for file in files if not file.exists()), None)
+    gone = next((file for file in files if not os.path.exists(file)), None)
     if gone:
         raise StudyError(f"{gone} is gone since 01_data. Put it back, or run 01_data again.")
     found = in_order(digest, files, f"{study}: checking (chunks of {AHEAD})")

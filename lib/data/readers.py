@@ -17,7 +17,12 @@ from lib.data.decode import PICTURES
 
 def pictures(folder: Path) -> list[Path]:
     """The image files of a folder (not of folders in it), sorted by name; hidden ones are none."""
-    found = [file for file in folder.glob("*") if file.suffix.lower() in PICTURES]
+    try:
+        found = [file for file in folder.iterdir() if file.suffix.lower() in PICTURES]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise StudyError(f"{folder} cannot be read ({error.strerror}).") from error
     found = sorted(file for file in found if not own.hidden(file.name))
     for file in found:
         own.text_of(PurePosixPath(folder.name, file.name))
