@@ -4,8 +4,11 @@ Everything below the folder is either an image of the study or named with the re
 """
 
 import csv
+import errno
 import io
 import os
+import re
+import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -23,10 +26,17 @@ SPLIT_NAMES = {
     "validation": VALIDATION, "test": TEST, "testing": TEST, "eval": TEST,
 }  # fmt: skip
 MASKS = "masks"  # beside the classes (or images/): exact masks, for the mask source `true`
+# What systems, archives and network drives put between one's own files.
 SYSTEM = {
-    "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir", "#recycle",
-    "$recycle.bin", "system volume information", "lost+found", "__pycache__", "recycler",
+    "thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "desktop db", "desktop df",
+    "icon\r", "__macosx", "_macosx", "network trash folder", "temporary items",
+    "thevolumesettingsfolder", "thefindbycontentfolder", "$recycle.bin", "recycler",
+    "system volume information", "$extend", "$winreagent", "config.msi", "msdownld.tmp",
+    "wpsystem", "lost+found", "lost.dir", "__pycache__", "@eadir", "@tmp", "@sharebin",
+    "@sharesnap", "@recycle", "@recently-snapshot", "@__thumb", "@transcode", "@upload_cache",
+    "#recycle", "#snapshot", "~snapshot",
 }  # fmt: skip
+SAVED = re.compile(r"found\.\d{3}")  # pieces of files that Windows saved
 RAW = {
     ".dng", ".nef", ".cr2", ".cr3", ".arw", ".orf", ".rw2", ".raf", ".pef", ".srw", ".nrw",
 }  # fmt: skip
@@ -38,6 +48,8 @@ LOOSE = "in no class folder"
 TRUTH = "an exact mask (mask source: true)"
 UNLISTED = f"not in {LABELS}"
 NOWHERE = "a link to nowhere"
+AGAIN = "a folder that is read in another place (a link)"
+UNREADABLE = "cannot be read: no right to, or damaged"
 
 
 @dataclass(frozen=True)
@@ -55,7 +67,8 @@ def in_order(splits: Iterable[str]) -> list[str]:
 
 def hidden(name: str) -> bool:
     """Whether a file or folder is none that its owner put there to be seen."""
-    return name.startswith((".", "~$")) or name.lower() in SYSTEM
+    lower = name.lower()
+    return name.startswith((".", "~$")) or lower in SYSTEM or bool(SAVED.fullmatch(lower))
 
 
 def text_of(path: PurePosixPath) -> str:
@@ -69,32 +82,50 @@ def text_of(path: PurePosixPath) -> str:
     return str(path)
 
 
-def walk(root: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
-    """os.walk in the order of names, through links, but never into a folder twice."""
+def walk(root: Path) -> Iterator[tuple[Path, list[str], dict[str, str]]]:
+    """Every folder below a root, in the order of names: its files, and (why) folders not entered.
+
+    Links to folders are followed, but no folder is entered twice, and none that holds the root: a
+    link to a folder that is reached by its own name is not entered.
+    """
 
     def refuse(error: OSError) -> None:
-        raise StudyError(f"{error.filename} cannot be read ({error.strerror}).") from error
+        raise StudyError(
+            f"{error.filename} cannot be read ({error.strerror}). Get the right to read it, or "
+            "take it out of the folder."
+        ) from error
 
-    seen: set[str] = set()
+    home = Path(os.path.realpath(root))
+    seen = {home}
     for place, folders, files in os.walk(root, onerror=refuse, followlinks=True):
-        real = os.path.realpath(place)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        folders.sort()
-        yield Path(place), folders, sorted(files)
+        passed: dict[str, str] = {}
+        for name in sorted(folders):
+            here = Path(place, name)
+            real = Path(os.path.realpath(here))
+            if hidden(name):
+                passed[name] = HIDDEN
+            elif real in seen or (os.path.islink(here) and _reached(home, real)):
+                passed[name] = AGAIN
+            else:
+                seen.add(real)
+        folders[:] = sorted(set(folders) - set(passed))
+        yield Path(place), sorted(files), passed
+
+
+def _reached(home: Path, real: Path) -> bool:
+    """Whether a folder holds the root, or lies below it where it is entered by its own name."""
+    if not real.is_relative_to(home):
+        return home.is_relative_to(real)
+    return not any(hidden(name) for name in real.relative_to(home).parts)
 
 
 def survey(root: Path) -> Survey:
-    """Look at everything below a folder. Hidden folders are named and not entered."""
+    """Look at everything below a folder. Folders that are not entered are named."""
     images: list[PurePosixPath] = []
     left: list[tuple[str, str]] = []
-    for place, folders, files in walk(root):
+    for place, files, passed in walk(root):
         here = PurePosixPath(place.relative_to(root).as_posix())
-        for name in [name for name in folders if hidden(name)]:
-            left.append((f"{here / name}/", HIDDEN))
-        folders[:] = [name for name in folders if not hidden(name)]
+        left += [(f"{here / name}/", why) for name, why in passed.items()]
         for name in files:
             why = _why_not(place / name)
             if why == "":
@@ -110,8 +141,15 @@ def _why_not(file: Path) -> str:
     suffix = file.suffix.lower()
     if hidden(file.name):
         return HIDDEN
-    if not file.exists():
-        return NOWHERE
+    try:
+        if not stat.S_ISREG(file.stat().st_mode):
+            return NO_IMAGE
+        if suffix not in PICTURES:
+            open(file, "rb").close()
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ELOOP, errno.ENOTDIR):
+            return NOWHERE
+        return "" if suffix in PICTURES else UNREADABLE
     if suffix in RAW:
         return CAMERA
     return "" if suffix in PICTURES or is_image(file) else NO_IMAGE
@@ -225,7 +263,10 @@ def _some(names: list[str], most: int = 5) -> str:
 
 def _lines(file: Path) -> pd.DataFrame:
     """labels.csv as text, whatever its encoding (UTF-8, or Windows') and its separator."""
-    data = file.read_bytes()
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise StudyError(f"{file} cannot be read ({error.strerror}).") from error
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -280,7 +321,7 @@ def by_labels(root: Path) -> tuple[pd.DataFrame, Survey]:
 
 def _below(root: Path, file: Path, name: str) -> str:
     """A path of labels.csv relative to its folder; Windows' backslashes where they are meant."""
-    if not (root / name).exists():
+    if not os.path.exists(root / name):  # Path.exists raises where it may not look
         name = name.strip().replace("\\", "/")
     path = Path(name)
     if path.is_absolute():
@@ -297,7 +338,7 @@ def _below(root: Path, file: Path, name: str) -> str:
 
 def look(root: Path) -> tuple[pd.DataFrame, Survey]:
     """The table of a folder of one's own, by labels.csv where there is one, and what is left."""
-    return by_labels(root) if (root / LABELS).exists() else by_folders(root)
+    return by_labels(root) if os.path.exists(root / LABELS) else by_folders(root)
 
 
 def left_out(root: Path) -> pd.DataFrame:

@@ -1,5 +1,9 @@
 """A folder of one's own, however it came about: read, or named with the reason."""
 
+import builtins
+import errno
+import io
+import os
 from pathlib import Path
 
 import numpy as np
@@ -104,6 +108,162 @@ def test_hidden_and_system_files_are_no_classes_and_no_images(tmp_path: Path) ->
     assert [file.name for file in readers.pictures(tmp_path / "a")] == ["1.png"]
 
 
+SYSTEMS = [
+    "@Recycle", "@eaDir", "@__thumb", "@Recently-Snapshot", "#recycle", "#snapshot", "_MACOSX",
+    "__MACOSX", "FOUND.000", "found.012", "Network Trash Folder", "Temporary Items",
+    "System Volume Information", "$RECYCLE.BIN", "$Recycle.Bin", "RECYCLER", "lost+found",
+    "LOST.DIR", ".Trash-1000", ".Trashes", ".@__thumb", ".thumbnails", "__pycache__",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_folders_of_systems_are_no_classes_at_any_depth(tmp_path: Path, name: str) -> None:
+    fill(tmp_path, "a/1.png", "b/1.png", f"{name}/1.png", f"{name}/sub/2.png", f"a/{name}/3.png")
+    assert classes(tmp_path) == {"a/1.png": "a", "b/1.png": "b"}
+    assert left(tmp_path) == {f"{name}/": own.HIDDEN, f"a/{name}/": own.HIDDEN}
+    assert set(listing.listing(tmp_path)["path"]) == {"a/1.png", "b/1.png"}
+
+
+@pytest.mark.parametrize("name", ["@natgeo", "#1", "$5", "found", "found.object", "recycling bin"])
+def test_names_that_only_look_like_it_stay_classes(tmp_path: Path, name: str) -> None:
+    fill(tmp_path, "a/1.png", f"{name}/1.png")
+    assert set(classes(tmp_path).values()) == {"a", name}
+
+
+# ------------------------------------------------------------------------------------------ links
+
+
+def test_links_to_folders_are_followed(tmp_path: Path) -> None:
+    root = tmp_path / "mine"
+    fill(tmp_path, "mine/a/1.png", "else/b/1.png", "mine/.store/c/1.png", "far/old/2.png")
+    (root / "b").symlink_to(tmp_path / "else" / "b")
+    (root / "c").symlink_to(root / ".store" / "c")
+    (root / "a" / "more").symlink_to(tmp_path / "far")
+    assert classes(root) == {
+        "a/1.png": "a", "a/more/old/2.png": "a", "b/1.png": "b", "c/1.png": "c",
+    }  # fmt: skip
+    assert left(root) == {".store/": own.HIDDEN}
+    assert set(listing.listing(root)["path"]) == set(classes(root))
+
+
+@pytest.mark.parametrize("alias", ["A", "z"])  # before and after the folder, in order of names
+def test_a_link_to_a_folder_that_is_there_anyway_is_named(tmp_path: Path, alias: str) -> None:
+    fill(tmp_path, "m/1.png", "n/1.png")
+    (tmp_path / alias).symlink_to(tmp_path / "m")
+    assert classes(tmp_path) == {"m/1.png": "m", "n/1.png": "n"}
+    assert left(tmp_path) == {f"{alias}/": own.AGAIN}
+
+
+def test_loops_of_links_end_and_are_named(tmp_path: Path) -> None:
+    root = tmp_path / "mine"
+    fill(tmp_path, "mine/a/1.png", "mine/b/1.png", "else/2.png", "elsewhere/3.png")
+    (root / "a" / "up").symlink_to(tmp_path)  # holds the folder itself
+    (root / "b" / "out").symlink_to(tmp_path / "else")
+    (tmp_path / "else" / "back").symlink_to(root)
+    (tmp_path / "else" / "self").symlink_to(tmp_path / "else")
+    (root / "b" / "twice").symlink_to(tmp_path / "else")
+    (root / "c").symlink_to(root / "c")
+    assert classes(root) == {"a/1.png": "a", "b/1.png": "b", "b/out/2.png": "b"}
+    again = ["a/up/", "b/out/back/", "b/out/self/", "b/twice/"]
+    assert left(root) == dict.fromkeys(again, own.AGAIN) | {"c": own.NOWHERE}
+
+
+# -------------------------------------------------------------------------- no right to read them
+
+
+def locked(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+    """Make files and folders of these names unreadable, for root too."""
+
+    def guarded(real):
+        def open_or_refuse(file, *rest, **more):
+            if isinstance(file, (str, Path)) and Path(file).name in names:
+                raise PermissionError(errno.EACCES, "Permission denied", str(file))
+            return real(file, *rest, **more)
+
+        return open_or_refuse
+
+    monkeypatch.setattr(os, "scandir", guarded(os.scandir))
+    for module in (builtins, io):
+        monkeypatch.setattr(module, "open", guarded(open))
+
+
+def test_a_file_without_the_right_to_read_it_is_a_broken_image(home: Path, monkeypatch) -> None:
+    root = home / "mine"
+    fill(root, *(f"c{k}/{i}.png" for k in range(8) for i in range(3)), "c1/locked.png",
+         "c2/locked 2.png", "c1/bare.png")  # fmt: skip
+    (root / "c1" / "bare.png").rename(root / "c1" / "locked")
+    locked(monkeypatch, "locked.png", "locked 2.png", "locked")
+    options = {"folder": "mine"}
+    with pytest.raises(StudyError, match="c1/locked.png .*Permission denied.*allow_broken"):
+        prepare.prepare_images("s", "folder", 20, options)
+    store = prepare.prepare_images("s", "folder", 20, options, allow_broken=True)
+    assert len(store) == 24
+    faults = pd.read_csv(paths.StudyPaths("s").prepared / "faults.csv")
+    found = faults[faults["path"].str.contains("locked")]
+    assert found[["path", "fault"]].to_numpy().tolist() == [
+        ["c1/locked.png", "broken"], ["c2/locked 2.png", "broken"],
+    ]  # fmt: skip
+    assert own.left_out(root).to_numpy().tolist() == [["c1/locked", own.UNREADABLE]]
+    with pytest.raises(StudyError, match="locked.png cannot be decoded"):
+        decode.open_image(root / "c1" / "locked.png")
+    locked(monkeypatch, "0.png")  # since then
+    with pytest.raises(StudyError, match="0.png cannot be read"):
+        prepare.source_files("s")
+
+
+@pytest.mark.parametrize("name", ["shut", "mine"])
+def test_a_folder_without_the_right_to_read_it_is_named(home: Path, monkeypatch, name) -> None:
+    fill(home / "mine", *(f"c{k}/{i}.png" for k in range(8) for i in (0, 1)), "c1/shut/1.png")
+    locked(monkeypatch, name)
+    for reading in (
+        lambda: prepare.prepare_images("s", "folder", 20, {"folder": "mine"}),
+        lambda: listing.listing(home / "mine"),
+        lambda: own.look(home / "mine"),
+    ):
+        with pytest.raises(StudyError, match=f"{name} cannot be read"):
+            reading()
+
+
+def test_labels_without_the_right_to_read_them_are_named(tmp_path: Path, monkeypatch) -> None:
+    fill(tmp_path, "a/1.png")
+    (tmp_path / "labels.csv").write_text("path,label\na/1.png,a\n")
+    locked(monkeypatch, "labels.csv")
+    with pytest.raises(StudyError, match="labels.csv cannot be read"):
+        own.look(tmp_path)
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may read everything")
+@pytest.mark.parametrize("mode", [0o000, 0o400, 0o100])
+def test_rights_of_the_file_system_raise_in_words(home: Path, mode: int) -> None:
+    root = home / "mine"
+    fill(root, *(f"c{k}/{i}.png" for k in range(8) for i in range(3)))
+    for place in (root / "c1", root):
+        place.chmod(mode)
+        try:
+            for reading in (
+                lambda: prepare.prepare_images("s", "folder", 20, {"folder": "mine"}),
+                lambda: own.look(root),
+                lambda: listing.listing(root),
+            ):
+                with pytest.raises(StudyError, match=f"{place.name}.*(cannot be read|denied)"):
+                    reading()
+                if mode == 0o400 and place.name == "c1":
+                    break  # its names can be listed: each image in it is broken
+        finally:
+            place.chmod(0o700)
+    (root / "c1" / "0.png").chmod(0)
+    with pytest.raises(StudyError, match="c1/0.png .*Permission denied"):
+        prepare.prepare_images("s", "folder", 20, {"folder": "mine"})
+
+
+def test_pipes_are_no_images(tmp_path: Path) -> None:
+    """Opening one waits for ever."""
+    fill(tmp_path, "a/1.png", "b/1.png")
+    os.mkfifo(tmp_path / "a" / "2.png")
+    os.mkfifo(tmp_path / "a" / "3")
+    assert set(left(tmp_path)) == {"a/2.png", "a/3"}
+
+
 @pytest.mark.parametrize(
     ("suffix", "kind"),
     [
@@ -139,9 +299,9 @@ def test_everything_else_is_named(home: Path) -> None:
     table = pd.read_csv(paths.StudyPaths("s").prepared / "left_out.csv")
     assert dict(table.to_numpy()) == {
         "c0/notes.txt": own.NO_IMAGE, "c1/film.mp4": own.NO_IMAGE, "c2/raw.NEF": own.CAMERA,
-        "c3/gone.jpg": own.NOWHERE,
+        "c3/gone.jpg": own.NOWHERE, "c4/loop/": own.AGAIN,
     }  # fmt: skip
-    assert prepare.about("s")["left_out"] == 4
+    assert prepare.about("s")["left_out"] == 5
 
 
 def test_images_without_classes_are_told(tmp_path: Path) -> None:
