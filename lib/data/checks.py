@@ -24,6 +24,10 @@ class Fault:
     what_happens: str
 
 
+def _merged(table: pd.DataFrame) -> pd.Series:
+    return table["merged"] if "merged" in table else pd.Series(False, table.index)
+
+
 def _leaks(table: pd.DataFrame) -> pd.Series:
     return (table.groupby("sha256")["split"].transform("nunique") > 1) & (table["sha256"] != "")
 
@@ -51,6 +55,7 @@ FAULTS: dict[str, Fault] = {
         lambda t: t["sha256"].duplicated(keep=False) & ~_leaks(t) & (t["sha256"] != ""),
         "used twice",
     ),
+    "merged": Fault("in a split folder inside its class", _merged, "its split is not used"),
     "leak": Fault("same bytes in two splits", _leaks, "used twice: a leak"),
 }
 

@@ -25,6 +25,8 @@ SPLIT_NAMES = {
     "train": TRAIN, "training": TRAIN, "val": VALIDATION, "valid": VALIDATION, "dev": VALIDATION,
     "validation": VALIDATION, "test": TEST, "testing": TEST, "eval": TEST,
 }  # fmt: skip
+PLAIN = {"set", "data", "dataset", "images", "image", "imgs", "img", "photos", "split"}
+Way = tuple[str, ...]  # folders, one in the other
 MASKS = "masks"  # beside the classes (or images/): exact masks, for the mask source `true`
 # What systems, archives and network drives put between one's own files.
 SYSTEM = {
@@ -69,6 +71,15 @@ def hidden(name: str) -> bool:
     """Whether a file or folder is none that its owner put there to be seen."""
     lower = name.lower()
     return name.startswith((".", "~$")) or lower in SYSTEM or bool(SAVED.fullmatch(lower))
+
+
+def split_of(name: str) -> str | None:
+    """The split that a folder is called after (Train, test_set, val2017); None if none."""
+    words = re.findall(r"[^\W\d_]+|\d+", name.lower())
+    words = [word for word in words if word not in PLAIN and not re.fullmatch(r"20\d\d", word)]
+    if len(words) != 1:
+        return None
+    return SPLIT_NAMES.get(words[0].removesuffix("set").removesuffix("data"))
 
 
 def text_of(path: PurePosixPath) -> str:
@@ -164,7 +175,8 @@ def by_folders(root: Path) -> tuple[pd.DataFrame, Survey]:
     The class of an image is the topmost folder on its way that holds images itself: what lies in
     folders inside a class is of that class, a folder that holds only folders is a group, and its
     classes are called `group/class`. A single folder about everything is passed through; `train`,
-    `val` and `test` above the classes are splits.
+    `val` and `test` are splits where nothing else lies beside them. Inside a class (Apple/train)
+    they are used if no class is in two of them; else the column `merged` says whose was not used.
     """
     found = survey(root)
     kept, left = _without_masks(found)
@@ -172,26 +184,20 @@ def by_folders(root: Path) -> tuple[pd.DataFrame, Survey]:
     if not kept:
         raise StudyError(_nothing(root, found))
     kept, more, depth = _unwrapped(kept)
-    loose += more
-    splits = _split_folders(root, kept, depth)
-    if splits:
-        loose += [path for path in kept if len(path.parts) == depth + 2]
-        kept = [path for path in kept if len(path.parts) > depth + 2]
-    start = depth + bool(splits)
-    direct = {path.parent.parts for path in kept}
-    names = []
-    for path in kept:
-        way = path.parts[:-1]
-        ends = range(start + 1, len(way) + 1)
-        end = next(end for end in ends if way[:end] in direct)
-        names.append("/".join(way[start:end]))
-    table = pd.DataFrame({"path": [str(path) for path in kept]})
-    table["label"] = np.unique(names, return_inverse=True)[1]
-    table["class_name"] = names
-    if splits:
-        table["split"] = [splits[path.parts[depth]] for path in kept]
+    ways = [path.parts[depth:-1] for path in kept]
+    known = set(ways)
+    above = _above_splits(root.joinpath(*kept[0].parts[:depth]), known)
+    found_in = [_class_and_split(way, known, above) for way in ways]
+    table = pd.DataFrame(found_in, columns=["class_name", "split"])
+    table.insert(0, "path", [str(path) for path in kept])
+    loose += more + [path for path, name in zip(kept, table["class_name"], strict=True) if not name]
+    table = table[table["class_name"] != ""].reset_index(drop=True)
+    if table.empty:
+        raise StudyError(_nothing(root, found, sorted({path.parts[depth] for path in kept})))
+    table.insert(1, "label", np.unique(table["class_name"], return_inverse=True)[1])
     left += [(str(path), LOOSE) for path in loose]
-    return table, Survey(kept, sorted(left))
+    images = [PurePosixPath(path) for path in table["path"]]
+    return _with_splits(table, () in above), Survey(images, sorted(left))
 
 
 def _without_masks(found: Survey) -> tuple[list[PurePosixPath], list[tuple[str, str]]]:
@@ -225,27 +231,66 @@ def _unwrapped(
     return paths, loose, depth
 
 
-def _split_folders(root: Path, paths: list[PurePosixPath], depth: int) -> dict[str, str]:
-    """Folder -> split, where the folders at this level are splits; {} where they are classes."""
-    above = {path.parts[depth] for path in paths if len(path.parts) > depth + 2}
-    named = {name: SPLIT_NAMES[name.lower()] for name in above if name.lower() in SPLIT_NAMES}
-    if len(set(named.values())) < 2:
-        return {}
-    beside = sorted({path.parts[depth] for path in paths} - set(named))
-    if beside:
-        raise StudyError(
-            f"{root} holds splits ({', '.join(sorted(named))}) and beside them {_some(beside)}. "
-            "Move these into a split, or out of the folder."
-        )
-    return named
+def _above_splits(top: Path, ways: set[Way]) -> set[Way]:
+    """The folders (from `top` on) whose folders are splits; refuses where that cannot be told."""
+    below: dict[Way, set[str]] = {}
+    for way in ways:
+        for end in range(len(way)):
+            below.setdefault(way[:end], set()).add(way[end])
+            if way[: end + 1] in ways:
+                break  # a class begins: its folders mean nothing
+    above = set()
+    for folder, names in sorted(below.items()):
+        splits = sorted(name for name in names if split_of(name))
+        if len(splits) == len(names):
+            above.add(folder)
+        elif splits and (
+            [name.lower() for name in splits] != [TRAIN] or (*folder, *splits) not in ways
+        ):
+            beside = _some(sorted(names - set(splits)))
+            raise StudyError(
+                f"{top.joinpath(*folder)} holds splits ({', '.join(splits)}) and beside them "
+                f"{beside}. Move these into a split, or out of the folder. If {splits[0]} is a "
+                f"class, call it '{splits[0]} (class)', or write a labels.csv."
+            )
+    return above
 
 
-def _nothing(root: Path, found: Survey) -> str:
-    """Why a folder gives no classes, and what to do."""
+def _class_and_split(way: Way, ways: set[Way], above: set[Way]) -> tuple[str, str | None]:
+    """Class ("" where only splits are on the way) and split (None where none is) of a folder."""
+    names, split = [], None
+    for end, name in enumerate(way, start=1):
+        if way[: end - 1] in above:
+            split = split or split_of(name)
+        else:
+            names.append(name)
+        if names and way[:end] in ways:
+            break
+    return "/".join(names), split
+
+
+def _with_splits(table: pd.DataFrame, at_the_top: bool) -> pd.DataFrame:
+    """A table without the column `split` where its splits are none, or of no use to the study."""
+    named = table["split"].notna()
+    useful = table["split"].nunique() > 1
+    if not at_the_top and named.any():
+        useful &= named.all() and (table.groupby("class_name")["split"].nunique() == 1).all()
+        if not useful:
+            table = table.assign(merged=named)
+    return table if useful else table.drop(columns="split")
+
+
+def _nothing(root: Path, found: Survey, splits: Iterable[str] = ()) -> str:
+    """Why a folder (or splits in it) gives no classes, and what to do."""
     remedy = (
         "Put them there as <class>/<image>.jpg, or with a labels.csv of the columns path, label "
         "and, if you like, split."
     )
+    if splits:
+        return (
+            f"{root} holds splits ({', '.join(splits)}) with images, but no class folders in them. "
+            f"{remedy} If these are classes, call them '{next(iter(splits))} (class)' and so on."
+        )
     if found.images:
         return f"{len(found.images)} images lie directly in {root}, in no class folder. {remedy}"
     reasons = pd.Series([why for _, why in found.left_out], dtype=str).value_counts()
@@ -306,7 +351,7 @@ def by_labels(root: Path) -> tuple[pd.DataFrame, Survey]:
     table["label"] = np.unique(table["class_name"], return_inverse=True)[1]
     columns = ["path", "label", "class_name"]
     if "split" in table:
-        known = table["split"].str.lower().map(SPLIT_NAMES)
+        known = table["split"].map(split_of)
         wrong = table.loc[known.isna(), "split"]
         if len(wrong):
             raise StudyError(f"{file} has split {wrong.iloc[0]!r}; known: {', '.join(SPLITS)}.")

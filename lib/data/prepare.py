@@ -13,6 +13,7 @@ from lib.core import paths
 from lib.core.code import fingerprint
 from lib.core.errors import StudyError
 from lib.core.files import digest, key_of, read_json, space_left, write_json, write_table
+from lib.core.progress import say
 from lib.data import datasets, own
 from lib.data.backgrounds import prepare_backgrounds
 from lib.data.checks import find_faults, look, refuse_broken
@@ -126,6 +127,11 @@ def prepare_images(
     )  # fmt: skip
     if not afresh and (store := finished(home / "data.json", request, home / "images")):
         return store
+    if "merged" in table:
+        say(
+            f"{study}: {int(table['merged'].sum())} images lie in split folders inside their "
+            "classes. A class must be in one split, so that these folders are not used as splits."
+        )
     store, seen = _fill(home, table, files, side, None if allow_broken else folder)
     entry = datasets.get(dataset)
     left = own.left_out(folder) if entry.own else pd.DataFrame(columns=["path", "why"])

@@ -87,9 +87,89 @@ def test_splits_beside_other_folders_are_refused(tmp_path: Path) -> None:
         own.by_folders(tmp_path)
 
 
-def test_classes_called_train_and_test_stay_classes(tmp_path: Path) -> None:
-    fill(tmp_path, "train/1.png", "bus/1.png", "test/1.png")
-    assert set(classes(tmp_path).values()) == {"train", "bus", "test"}
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [
+        ("Train", "train"), ("train_set", "train"), ("training set", "train"),
+        ("TrainSet", "train"), ("train2017", "train"), ("images_train", "train"),
+        ("val", "validation"), ("VALID", "validation"), ("test-images", "test"),
+        ("testdata", "test"), ("Trains", None),
+        ("train station", None), ("train (class)", None), ("test苹果", None), ("set", None),
+        ("test 1", None), ("苹果", None), ("2017", None), ("", None),
+    ],
+)  # fmt: skip
+def test_names_of_splits(name: str, split: str | None) -> None:
+    assert own.split_of(name) == split
+
+
+def test_a_class_may_be_called_train(tmp_path: Path) -> None:
+    fill(tmp_path, "train/1.png", "bus/1.png", "land/train/1.png", "land/coach/1.png")
+    assert set(classes(tmp_path).values()) == {"train", "bus", "land/train", "land/coach"}
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("test/1", "Apple/1", "Pear/1"), ("train/1", "test/1", "Apple/1"), ("train_set/1", "a/1"),
+        ("valid/1", "Apple/1"), ("train/Apple/1", "Banana/1"), ("val/Apple/1", "Banana/1"),
+        ("Fruit/test/1", "Fruit/Apple/1", "Bus/1"), ("all/test/1", "all/Apple/1"),
+    ],
+)  # fmt: skip
+def test_a_split_beside_classes_is_refused(tmp_path: Path, names: tuple) -> None:
+    fill(tmp_path, *(f"{name}.png" for name in names))
+    with pytest.raises(StudyError, match="holds splits .*beside them.*labels.csv"):
+        own.by_folders(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "names", [("test/1", "train/1"), ("train/1",), ("all/train/1", "all/val/1", "all/test/1"),
+              ("test/1", "train_set/1", "Train/1", "valid/1", "training/1", "val/1")]
+)  # fmt: skip
+def test_splits_without_classes_are_refused(tmp_path: Path, names: tuple) -> None:
+    fill(tmp_path, *(f"{name}.png" for name in names))
+    with pytest.raises(StudyError, match="splits .*no class folders"):
+        own.by_folders(tmp_path)
+
+
+def test_a_test_without_classes_is_left_out(tmp_path: Path) -> None:
+    """As competitions publish theirs."""
+    fill(tmp_path, *(f"train/c{k}/{i}.png" for k in range(8) for i in (0, 1)), "test/1.png")
+    table = datasets.read("folder", tmp_path)
+    prepare.check_index(table)
+    assert set(table["class_name"]) == {f"c{k}" for k in range(8)}
+    assert left(tmp_path) == {"test/1.png": own.LOOSE}
+
+
+@pytest.mark.parametrize("group", ["", "Fruit/"])
+def test_splits_inside_classes_are_merged_and_told(home: Path, group: str) -> None:
+    names = [f"{group}c{k}/{part}/{i}.png" for k in range(8) for part in ("Train", "test_set")
+             for i in (0, 1)]  # fmt: skip
+    fill(home / "mine", *names, "Bus/1.png", "Bus/2.png")
+    assert set(classes(home / "mine").values()) == {f"{group}c{k}" for k in range(8)} | {"Bus"}
+    store = prepare.prepare_images("s", "folder", 20, {"folder": "mine"})
+    assert len(store) == 34 and (store.index.groupby("class_name")["split"].nunique() == 1).all()
+    faults = pd.read_csv(paths.StudyPaths("s").prepared / "faults.csv")
+    assert sorted(faults.loc[faults["fault"] == "merged", "path"]) == sorted(names)
+
+
+@pytest.mark.parametrize("pattern", ["{c}/{s}/{i}.png", "all/{c}/{s}/{i}.png", "g/{s}/{c}/{i}.png"])
+def test_splits_inside_classes_are_used_where_no_class_has_two(
+    tmp_path: Path, pattern: str
+) -> None:
+    splits = ["train", "train", "val", "val", "test", "test"]
+    fill(tmp_path, *(pattern.format(c=f"c{k}", s=s, i=i) for k, s in enumerate(splits)
+                     for i in (0, 1)))  # fmt: skip
+    table = datasets.read("folder", tmp_path)
+    prepare.check_index(table)
+    assert table.groupby("split")["class_name"].unique().map(list).to_dict() == {
+        "train": ["c0", "c1"], "validation": ["c2", "c3"], "test": ["c4", "c5"],
+    }  # fmt: skip
+    assert "merged" not in table
+
+
+def test_a_split_inside_a_class_with_images_is_of_the_class(tmp_path: Path) -> None:
+    fill(tmp_path, "Apple/1.png", "Apple/test/2.png", "Apple/old/3.png", "Pear/1.png")
+    assert set(classes(tmp_path).values()) == {"Apple", "Pear"}
 
 
 def test_hidden_and_system_files_are_no_classes_and_no_images(tmp_path: Path) -> None:
@@ -362,6 +442,16 @@ def test_labels_in_the_ways_that_tables_are_written(tmp_path: Path, text: str) -
         "a/1.png": "A", "a/2.png": "A", "b/1.png": "B",
     }  # fmt: skip
     assert rest.left_out == [("b/forgotten.png", own.UNLISTED)]
+
+
+def test_splits_of_labels_are_named_in_many_ways(tmp_path: Path) -> None:
+    splits = {"Train": "train", "train_set": "train", "VAL": "validation", "test ": "test"}
+    rows = [f"{number}.png,{number},{name}" for number, name in enumerate(splits)]
+    (tmp_path / "labels.csv").write_text("path,label,split\n" + "\n".join(rows))
+    assert own.by_labels(tmp_path)[0]["split"].tolist() == list(splits.values())
+    (tmp_path / "labels.csv").write_text("path,label,split\na.png,a,neither\n")
+    with pytest.raises(StudyError, match="split 'neither'; known: train"):
+        own.by_labels(tmp_path)
 
 
 def test_labels_of_windows_keep_their_letters(tmp_path: Path) -> None:
