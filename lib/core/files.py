@@ -155,9 +155,12 @@ def write_table(path: Path, table: pd.DataFrame, digits: int = 6) -> None:
 
 
 def digest(path: Path, algorithm: str = "sha256") -> str:
-    """Hex checksum of a file, read in 1 MiB pieces."""
-    with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, algorithm).hexdigest()
+    """Hex checksum of a file, read in 1 MiB pieces; one without the right to read it raises."""
+    try:
+        with open(path, "rb") as stream:
+            return hashlib.file_digest(stream, algorithm).hexdigest()
+    except PermissionError as error:
+        raise StudyError(f"{path} cannot be read ({error.strerror}).") from error
 
 
 @lru_cache(maxsize=4096)

@@ -11,7 +11,7 @@ from lib.core.errors import StudyError
 from lib.core.files import key_of, read_json, write_json
 from lib.core.progress import say
 from lib.data import authors_repository
-from lib.data.readers import SPLITS as POOLS
+from lib.data.own import SPLITS as POOLS
 from lib.data.readers import pictures
 from lib.data.store import Store, decode_all, finished, sizes_of, write_store
 
@@ -106,7 +106,7 @@ def _rendered(pool: int, count: int, seed: int, side: int) -> list[Path]:
 def prepare_backgrounds(
     study: str, source: str, count: int, seed: int, side: int, afresh: bool = False
 ) -> Store:
-    """Decode the three pools (see `pools`, `first_of`) into one store; the column `split` names the pool.
+    """Decode the pools (see `pools`, `first_of`) into one store; its column `split` names the pool.
 
     Finished work is returned at once if it was made by the same request from files of the same
     names and sizes, unless `afresh`.
@@ -130,4 +130,6 @@ def prepare_backgrounds(
 
 def source_of(study: str) -> str:
     """Where a study's backgrounds came from: `unsplash`, `rendered` or a folder."""
-    return read_json(paths.StudyPaths(study).prepared / "backgrounds" / "request.json").get("source", "")
+    return read_json(paths.StudyPaths(study).prepared / "backgrounds" / "request.json").get(
+        "source", ""
+    )

@@ -19,7 +19,7 @@ from lib.core.parameters import check_parameters, of_function
 from lib.data import readers
 from lib.data.download import Archive, Drive, Kaggle
 from lib.data.mirror import bring, mirror
-from lib.data.readers import SPLITS
+from lib.data.own import SPLITS
 
 DRAWN = "drawn"  # option `splits`: classes are dealt out by the seed, whatever folders say
 OWN = {"folder": str, "seed": int, "shares": dict, "splits": str}  # options of one's own folder
@@ -184,9 +184,12 @@ def get(name: str) -> Dataset:
 
 
 def _layout(entry: Dataset, folder: Path) -> Reader | None:
-    return next(
-        (read for marker, read in entry.layouts.items() if (folder / marker).exists()), None
-    )
+    try:
+        return next(
+            (read for marker, read in entry.layouts.items() if (folder / marker).exists()), None
+        )
+    except PermissionError as error:
+        raise StudyError(f"{folder} cannot be read ({error.strerror}).") from error
 
 
 def check_own(options: dict[str, Any]) -> None:

@@ -1,10 +1,12 @@
 """Any image file as people see it: upright, RGB, 8 bits. What cannot be is told in words."""
 
+import math
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, UnidentifiedImageError
 from pillow_heif import register_heif_opener
 
 from lib.core.errors import StudyError
@@ -22,6 +24,8 @@ PICTURES = {
 }  # fmt: skip
 LONGEST = 32  # long side by short side: beyond, shrinking to a short side would make it huge
 ORIENTATION = 0x0112  # EXIF tag
+BITS, PHOTOMETRIC, PLANES = 258, 262, 284  # tags of a TIFF; photometric 0: white is zero
+REMEDY = "save it with 8 bits a channel"
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
@@ -33,7 +37,7 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 def opened(path: Path) -> Image.Image:
-    """The image in a file, its pixels not read yet; what is no image raises whatever Pillow does."""
+    """The image in a file, its pixels not read; what is no image raises whatever Pillow does."""
     return Image.open(path, formats=("TGA",) if path.suffix.lower() == ".tga" else FORMATS)
 
 
@@ -66,8 +70,8 @@ def frames(image: Image.Image) -> int:
 def upright(image: Image.Image) -> Image.Image:
     """An image as people see it: turned by its EXIF tag, RGB, 8 bits, the first frame.
 
-    Transparent parts are put on white; 16 bits are scaled to 8 (Pillow alone would cut them off),
-    numbers with a point are taken as 0 to 1, 0 to 255 or 0 to 65,535, whichever they fill.
+    Transparent parts are put on white; more than 8 bits are scaled to 8 (Pillow alone would cut
+    them off), numbers with a point are taken as 0 to 1 or 0 to 255, whichever they fill.
 
     Raises:
         ValueError: values of another range, or sides that no photograph has.
@@ -77,7 +81,9 @@ def upright(image: Image.Image) -> Image.Image:
         raise ValueError(f"{image.width} x {image.height} pixels: no photograph has such sides")
     turn = TURNS.get(orientation(image))
     if image.mode[0] in "IF":
-        image = Image.fromarray(_eight_bits(np.asarray(image), image.mode))
+        image = Image.fromarray(_eight_bits(image))
+    elif depth(image) > 8 and _tag(image, PLANES) == 2:
+        raise ValueError(f"a TIFF of more than 8 bits in separate planes is not read; {REMEDY}")
     if image.mode == "LAB":
         profiles = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
         image = ImageCms.profileToProfile(image, *profiles, outputMode="RGB")
@@ -88,26 +94,52 @@ def upright(image: Image.Image) -> Image.Image:
     return image if turn is None else image.transpose(turn)
 
 
-def _eight_bits(values: np.ndarray, mode: str) -> np.ndarray:
+def _tag(image: Image.Image, number: int) -> Any:
+    """A tag of a TIFF; None where it is missing, or the image is no TIFF."""
+    return getattr(image, "tag_v2", {}).get(number)
+
+
+def depth(image: Image.Image) -> int:
+    """Bits a channel in the file, before its pixels are read (Pillow hands on 8 of RGB's 16)."""
+    if bits := _tag(image, BITS):
+        return max(np.atleast_1d(bits).tolist())
+    if image.mode[0] in "IF":
+        return 16  # of JPEG 2000, PNG and PNM: Pillow scales fewer to 16
+    tiles = getattr(image, "tile", [])
+    args = tiles[0].args if tiles else ()
+    raw = args[0] if isinstance(args, tuple) and args else args
+    return 16 if isinstance(raw, str) and ";16" in raw else 8
+
+
+def _eight_bits(image: Image.Image) -> np.ndarray:
     """Grey values of more than 8 bits as uint8."""
-    if mode.startswith("I;16"):
-        return (values.astype(np.uint32) // 257).astype(np.uint8)
-    low, high = float(values.min()), float(values.max())  # NaN fails every comparison below
-    if mode == "F" and 0 <= low and high <= 1:
-        return np.round(values * 255).astype(np.uint8)
-    if mode == "F" and 0 <= low and high <= 255:
-        return np.round(values).astype(np.uint8)
-    if 0 <= low and high <= 65535:
-        return (values.astype(np.uint32) // 257).astype(np.uint8)
-    raise ValueError(
-        f"its values go from {low:g} to {high:g}, and how bright they are meant is not known; "
-        "save it with 8 bits"
-    )
+    bits, inverted = depth(image), _tag(image, PHOTOMETRIC) == 0
+    values = np.asarray(image)
+    low, high = float(values.min()), float(values.max())
+    if math.isnan(low):
+        raise ValueError(f"some of its values are no numbers (NaN); {REMEDY}")
+    if image.mode.startswith("I;16") or (image.mode, image.format) == ("I", "PPM"):
+        top = 2**bits - 1
+    elif image.mode == "F":
+        top = 1 if high <= 1 else 255
+    else:
+        top = 255 if high <= 255 else 65535
+    if low < 0 or high > top:
+        raise ValueError(
+            f"its values go from {low:g} to {high:g}, and how bright they are meant is not known "
+            f"(numbers with a point: 0 to 1, or 0 to 255); {REMEDY}"
+        )
+    scaled = np.round(values.astype(np.float32) * np.float32(255 / top)).astype(np.uint8)
+    return 255 - scaled if inverted else scaled
 
 
 def fault(error: Exception, path: Path) -> str:
     """What a decoder raised, in words."""
     text = str(error).replace(str(path), path.name).strip()
+    if isinstance(error, UnidentifiedImageError) and path.suffix.lower() in (".tif", ".tiff"):
+        return f"{text}: damaged, or its kind of pixels is not read; {REMEDY}"
+    if isinstance(error, OSError) and error.strerror:
+        return f"it cannot be read: {error.strerror}"
     if isinstance(error, (OSError, SyntaxError, ValueError, EOFError)) and text:
         return text
     if isinstance(error, MemoryError):

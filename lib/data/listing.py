@@ -27,11 +27,13 @@ COLUMNS = ["folder", "path", "bytes", "changed"]
 def listing(root: Path) -> pd.DataFrame:
     """Every visible file below a folder: path, bytes, time of the last change in nanoseconds."""
     rows = []
-    for place, folders, files in walk(root):
-        folders[:] = [name for name in folders if not hidden(name)]
+    for place, files, _ in walk(root):
         for file in (place / name for name in files if not hidden(name)):
-            facts = file.stat() if file.exists() else None
-            when = (facts.st_size, facts.st_mtime_ns) if facts else (-1, -1)
+            try:
+                facts = file.stat()
+                when = (facts.st_size, facts.st_mtime_ns)
+            except OSError:  # a link to nowhere, or no right to look
+                when = (-1, -1)
             rows.append((file.relative_to(root).as_posix(), *when))
     return pd.DataFrame(rows, columns=COLUMNS[1:])
 

@@ -4,8 +4,11 @@ Everything below the folder is either an image of the study or named with the re
 """
 
 import csv
+import errno
 import io
 import os
+import re
+import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -22,11 +25,20 @@ SPLIT_NAMES = {
     "train": TRAIN, "training": TRAIN, "val": VALIDATION, "valid": VALIDATION, "dev": VALIDATION,
     "validation": VALIDATION, "test": TEST, "testing": TEST, "eval": TEST,
 }  # fmt: skip
+PLAIN = {"set", "data", "dataset", "images", "image", "imgs", "img", "photos", "split"}
+Way = tuple[str, ...]  # folders, one in the other
 MASKS = "masks"  # beside the classes (or images/): exact masks, for the mask source `true`
+# What systems, archives and network drives put between one's own files.
 SYSTEM = {
-    "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir", "#recycle",
-    "$recycle.bin", "system volume information", "lost+found", "__pycache__", "recycler",
+    "thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "desktop db", "desktop df",
+    "icon\r", "__macosx", "_macosx", "network trash folder", "temporary items",
+    "thevolumesettingsfolder", "thefindbycontentfolder", "$recycle.bin", "recycler",
+    "system volume information", "$extend", "$winreagent", "config.msi", "msdownld.tmp",
+    "wpsystem", "lost+found", "lost.dir", "__pycache__", "@eadir", "@tmp", "@sharebin",
+    "@sharesnap", "@recycle", "@recently-snapshot", "@__thumb", "@transcode", "@upload_cache",
+    "#recycle", "#snapshot", "~snapshot",
 }  # fmt: skip
+SAVED = re.compile(r"found\.\d{3}")  # pieces of files that Windows saved
 RAW = {
     ".dng", ".nef", ".cr2", ".cr3", ".arw", ".orf", ".rw2", ".raf", ".pef", ".srw", ".nrw",
 }  # fmt: skip
@@ -38,6 +50,8 @@ LOOSE = "in no class folder"
 TRUTH = "an exact mask (mask source: true)"
 UNLISTED = f"not in {LABELS}"
 NOWHERE = "a link to nowhere"
+AGAIN = "a folder that is read in another place (a link)"
+UNREADABLE = "cannot be read: no right to, or damaged"
 
 
 @dataclass(frozen=True)
@@ -55,7 +69,17 @@ def in_order(splits: Iterable[str]) -> list[str]:
 
 def hidden(name: str) -> bool:
     """Whether a file or folder is none that its owner put there to be seen."""
-    return name.startswith((".", "~$")) or name.lower() in SYSTEM
+    lower = name.lower()
+    return name.startswith((".", "~$")) or lower in SYSTEM or bool(SAVED.fullmatch(lower))
+
+
+def split_of(name: str) -> str | None:
+    """The split that a folder is called after (Train, test_set, val2017); None if none."""
+    words = re.findall(r"[^\W\d_]+|\d+", name.lower())
+    words = [word for word in words if word not in PLAIN and not re.fullmatch(r"20\d\d", word)]
+    if len(words) != 1:
+        return None
+    return SPLIT_NAMES.get(words[0].removesuffix("set").removesuffix("data"))
 
 
 def text_of(path: PurePosixPath) -> str:
@@ -69,32 +93,50 @@ def text_of(path: PurePosixPath) -> str:
     return str(path)
 
 
-def walk(root: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
-    """os.walk in the order of names, through links, but never into a folder twice."""
+def walk(root: Path) -> Iterator[tuple[Path, list[str], dict[str, str]]]:
+    """Every folder below a root, in the order of names: its files, and (why) folders not entered.
+
+    Links to folders are followed, but no folder is entered twice, and none that holds the root: a
+    link to a folder that is reached by its own name is not entered.
+    """
 
     def refuse(error: OSError) -> None:
-        raise StudyError(f"{error.filename} cannot be read ({error.strerror}).") from error
+        raise StudyError(
+            f"{error.filename} cannot be read ({error.strerror}). Get the right to read it, or "
+            "take it out of the folder."
+        ) from error
 
-    seen: set[str] = set()
+    home = Path(os.path.realpath(root))
+    seen = {home}
     for place, folders, files in os.walk(root, onerror=refuse, followlinks=True):
-        real = os.path.realpath(place)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        folders.sort()
-        yield Path(place), folders, sorted(files)
+        passed: dict[str, str] = {}
+        for name in sorted(folders):
+            here = Path(place, name)
+            real = Path(os.path.realpath(here))
+            if hidden(name):
+                passed[name] = HIDDEN
+            elif real in seen or (os.path.islink(here) and _reached(home, real)):
+                passed[name] = AGAIN
+            else:
+                seen.add(real)
+        folders[:] = sorted(set(folders) - set(passed))
+        yield Path(place), sorted(files), passed
+
+
+def _reached(home: Path, real: Path) -> bool:
+    """Whether a folder holds the root, or lies below it where it is entered by its own name."""
+    if not real.is_relative_to(home):
+        return home.is_relative_to(real)
+    return not any(hidden(name) for name in real.relative_to(home).parts)
 
 
 def survey(root: Path) -> Survey:
-    """Look at everything below a folder. Hidden folders are named and not entered."""
+    """Look at everything below a folder. Folders that are not entered are named."""
     images: list[PurePosixPath] = []
     left: list[tuple[str, str]] = []
-    for place, folders, files in walk(root):
+    for place, files, passed in walk(root):
         here = PurePosixPath(place.relative_to(root).as_posix())
-        for name in [name for name in folders if hidden(name)]:
-            left.append((f"{here / name}/", HIDDEN))
-        folders[:] = [name for name in folders if not hidden(name)]
+        left += [(f"{here / name}/", why) for name, why in passed.items()]
         for name in files:
             why = _why_not(place / name)
             if why == "":
@@ -110,8 +152,15 @@ def _why_not(file: Path) -> str:
     suffix = file.suffix.lower()
     if hidden(file.name):
         return HIDDEN
-    if not file.exists():
-        return NOWHERE
+    try:
+        if not stat.S_ISREG(file.stat().st_mode):
+            return NO_IMAGE
+        if suffix not in PICTURES:
+            open(file, "rb").close()
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ELOOP, errno.ENOTDIR):
+            return NOWHERE
+        return "" if suffix in PICTURES else UNREADABLE
     if suffix in RAW:
         return CAMERA
     return "" if suffix in PICTURES or is_image(file) else NO_IMAGE
@@ -126,7 +175,8 @@ def by_folders(root: Path) -> tuple[pd.DataFrame, Survey]:
     The class of an image is the topmost folder on its way that holds images itself: what lies in
     folders inside a class is of that class, a folder that holds only folders is a group, and its
     classes are called `group/class`. A single folder about everything is passed through; `train`,
-    `val` and `test` above the classes are splits.
+    `val` and `test` are splits where nothing else lies beside them. Inside a class (Apple/train)
+    they are used if no class is in two of them; else the column `merged` says whose was not used.
     """
     found = survey(root)
     kept, left = _without_masks(found)
@@ -134,26 +184,20 @@ def by_folders(root: Path) -> tuple[pd.DataFrame, Survey]:
     if not kept:
         raise StudyError(_nothing(root, found))
     kept, more, depth = _unwrapped(kept)
-    loose += more
-    splits = _split_folders(root, kept, depth)
-    if splits:
-        loose += [path for path in kept if len(path.parts) == depth + 2]
-        kept = [path for path in kept if len(path.parts) > depth + 2]
-    start = depth + bool(splits)
-    direct = {path.parent.parts for path in kept}
-    names = []
-    for path in kept:
-        way = path.parts[:-1]
-        ends = range(start + 1, len(way) + 1)
-        end = next(end for end in ends if way[:end] in direct)
-        names.append("/".join(way[start:end]))
-    table = pd.DataFrame({"path": [str(path) for path in kept]})
-    table["label"] = np.unique(names, return_inverse=True)[1]
-    table["class_name"] = names
-    if splits:
-        table["split"] = [splits[path.parts[depth]] for path in kept]
+    ways = [path.parts[depth:-1] for path in kept]
+    known = set(ways)
+    above = _above_splits(root.joinpath(*kept[0].parts[:depth]), known)
+    found_in = [_class_and_split(way, known, above) for way in ways]
+    table = pd.DataFrame(found_in, columns=["class_name", "split"])
+    table.insert(0, "path", [str(path) for path in kept])
+    loose += more + [path for path, name in zip(kept, table["class_name"], strict=True) if not name]
+    table = table[table["class_name"] != ""].reset_index(drop=True)
+    if table.empty:
+        raise StudyError(_nothing(root, found, sorted({path.parts[depth] for path in kept})))
+    table.insert(1, "label", np.unique(table["class_name"], return_inverse=True)[1])
     left += [(str(path), LOOSE) for path in loose]
-    return table, Survey(kept, sorted(left))
+    images = [PurePosixPath(path) for path in table["path"]]
+    return _with_splits(table, () in above), Survey(images, sorted(left))
 
 
 def _without_masks(found: Survey) -> tuple[list[PurePosixPath], list[tuple[str, str]]]:
@@ -187,27 +231,66 @@ def _unwrapped(
     return paths, loose, depth
 
 
-def _split_folders(root: Path, paths: list[PurePosixPath], depth: int) -> dict[str, str]:
-    """Folder -> split, where the folders at this level are splits; {} where they are classes."""
-    above = {path.parts[depth] for path in paths if len(path.parts) > depth + 2}
-    named = {name: SPLIT_NAMES[name.lower()] for name in above if name.lower() in SPLIT_NAMES}
-    if len(set(named.values())) < 2:
-        return {}
-    beside = sorted({path.parts[depth] for path in paths} - set(named))
-    if beside:
-        raise StudyError(
-            f"{root} holds splits ({', '.join(sorted(named))}) and beside them {_some(beside)}. "
-            "Move these into a split, or out of the folder."
-        )
-    return named
+def _above_splits(top: Path, ways: set[Way]) -> set[Way]:
+    """The folders (from `top` on) whose folders are splits; refuses where that cannot be told."""
+    below: dict[Way, set[str]] = {}
+    for way in ways:
+        for end in range(len(way)):
+            below.setdefault(way[:end], set()).add(way[end])
+            if way[: end + 1] in ways:
+                break  # a class begins: its folders mean nothing
+    above = set()
+    for folder, names in sorted(below.items()):
+        splits = sorted(name for name in names if split_of(name))
+        if len(splits) == len(names):
+            above.add(folder)
+        elif splits and (
+            [name.lower() for name in splits] != [TRAIN] or (*folder, *splits) not in ways
+        ):
+            beside = _some(sorted(names - set(splits)))
+            raise StudyError(
+                f"{top.joinpath(*folder)} holds splits ({', '.join(splits)}) and beside them "
+                f"{beside}. Move these into a split, or out of the folder. If {splits[0]} is a "
+                f"class, call it '{splits[0]} (class)', or write a labels.csv."
+            )
+    return above
 
 
-def _nothing(root: Path, found: Survey) -> str:
-    """Why a folder gives no classes, and what to do."""
+def _class_and_split(way: Way, ways: set[Way], above: set[Way]) -> tuple[str, str | None]:
+    """Class ("" where only splits are on the way) and split (None where none is) of a folder."""
+    names, split = [], None
+    for end, name in enumerate(way, start=1):
+        if way[: end - 1] in above:
+            split = split or split_of(name)
+        else:
+            names.append(name)
+        if names and way[:end] in ways:
+            break
+    return "/".join(names), split
+
+
+def _with_splits(table: pd.DataFrame, at_the_top: bool) -> pd.DataFrame:
+    """A table without the column `split` where its splits are none, or of no use to the study."""
+    named = table["split"].notna()
+    useful = table["split"].nunique() > 1
+    if not at_the_top and named.any():
+        useful &= named.all() and (table.groupby("class_name")["split"].nunique() == 1).all()
+        if not useful:
+            table = table.assign(merged=named)
+    return table if useful else table.drop(columns="split")
+
+
+def _nothing(root: Path, found: Survey, splits: Iterable[str] = ()) -> str:
+    """Why a folder (or splits in it) gives no classes, and what to do."""
     remedy = (
         "Put them there as <class>/<image>.jpg, or with a labels.csv of the columns path, label "
         "and, if you like, split."
     )
+    if splits:
+        return (
+            f"{root} holds splits ({', '.join(splits)}) with images, but no class folders in them. "
+            f"{remedy} If these are classes, call them '{next(iter(splits))} (class)' and so on."
+        )
     if found.images:
         return f"{len(found.images)} images lie directly in {root}, in no class folder. {remedy}"
     reasons = pd.Series([why for _, why in found.left_out], dtype=str).value_counts()
@@ -225,7 +308,10 @@ def _some(names: list[str], most: int = 5) -> str:
 
 def _lines(file: Path) -> pd.DataFrame:
     """labels.csv as text, whatever its encoding (UTF-8, or Windows') and its separator."""
-    data = file.read_bytes()
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise StudyError(f"{file} cannot be read ({error.strerror}).") from error
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -265,7 +351,7 @@ def by_labels(root: Path) -> tuple[pd.DataFrame, Survey]:
     table["label"] = np.unique(table["class_name"], return_inverse=True)[1]
     columns = ["path", "label", "class_name"]
     if "split" in table:
-        known = table["split"].str.lower().map(SPLIT_NAMES)
+        known = table["split"].map(split_of)
         wrong = table.loc[known.isna(), "split"]
         if len(wrong):
             raise StudyError(f"{file} has split {wrong.iloc[0]!r}; known: {', '.join(SPLITS)}.")
@@ -280,7 +366,7 @@ def by_labels(root: Path) -> tuple[pd.DataFrame, Survey]:
 
 def _below(root: Path, file: Path, name: str) -> str:
     """A path of labels.csv relative to its folder; Windows' backslashes where they are meant."""
-    if not (root / name).exists():
+    if not os.path.exists(root / name):  # Path.exists raises where it may not look
         name = name.strip().replace("\\", "/")
     path = Path(name)
     if path.is_absolute():
@@ -297,10 +383,9 @@ def _below(root: Path, file: Path, name: str) -> str:
 
 def look(root: Path) -> tuple[pd.DataFrame, Survey]:
     """The table of a folder of one's own, by labels.csv where there is one, and what is left."""
-    return by_labels(root) if (root / LABELS).exists() else by_folders(root)
+    return by_labels(root) if os.path.exists(root / LABELS) else by_folders(root)
 
 
 def left_out(root: Path) -> pd.DataFrame:
     """Everything below a folder that is no image of the study: path, why."""
     return pd.DataFrame(look(root)[1].left_out, columns=["path", "why"])
-

@@ -1,6 +1,7 @@
 """From a data set's folder to the study's store of images (page 01)."""
 
 import hashlib
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from lib.core import paths
 from lib.core.code import fingerprint
 from lib.core.errors import StudyError
 from lib.core.files import digest, key_of, read_json, space_left, write_json, write_table
+from lib.core.progress import say
 from lib.data import datasets, own
 from lib.data.backgrounds import prepare_backgrounds
 from lib.data.checks import find_faults, look, refuse_broken
@@ -65,8 +67,8 @@ def check_index(table: pd.DataFrame) -> None:
     few = [split for split in datasets.SPLITS if classes.get(split, 0) < 2]
     if few:
         raise StudyError(
-            f"fewer than two classes in split {', '.join(few)}: nothing to tell apart. Add classes, "
-            "or move some there."
+            f"fewer than two classes in split {', '.join(few)}: nothing to tell apart. Add "
+            "classes, or move some there."
         )
 
 
@@ -125,6 +127,11 @@ def prepare_images(
     )  # fmt: skip
     if not afresh and (store := finished(home / "data.json", request, home / "images")):
         return store
+    if "merged" in table:
+        say(
+            f"{study}: {int(table['merged'].sum())} images lie in split folders inside their "
+            "classes. A class must be in one split, so that these folders are not used as splits."
+        )
     store, seen = _fill(home, table, files, side, None if allow_broken else folder)
     entry = datasets.get(dataset)
     left = own.left_out(folder) if entry.own else pd.DataFrame(columns=["path", "why"])
@@ -195,7 +202,7 @@ def source_files(study: str) -> list[Path]:
     """
     index = Store.open(paths.StudyPaths(study).prepared / "images").index
     files = original_files(study)
-    gone = next((file for file in files if not file.exists()), None)
+    gone = next((file for file in files if not os.path.exists(file)), None)
     if gone:
         raise StudyError(f"{gone} is gone since 01_data. Put it back, or run 01_data again.")
     found = in_order(digest, files, f"{study}: checking (chunks of {AHEAD})")

@@ -13,13 +13,16 @@ import pandas as pd
 from lib.core.errors import StudyError
 from lib.data import own
 from lib.data.decode import PICTURES
-from lib.data.own import SPLITS
-
 
 
 def pictures(folder: Path) -> list[Path]:
     """The image files of a folder (not of folders in it), sorted by name; hidden ones are none."""
-    found = [file for file in folder.glob("*") if file.suffix.lower() in PICTURES]
+    try:
+        found = [file for file in folder.iterdir() if file.suffix.lower() in PICTURES]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise StudyError(f"{folder} cannot be read ({error.strerror}).") from error
     found = sorted(file for file in found if not own.hidden(file.name))
     for file in found:
         own.text_of(PurePosixPath(folder.name, file.name))
@@ -234,9 +237,7 @@ def _counts(classes: int, shares: dict[str, float]) -> dict[str, int]:
     """How many of `classes` go into validation and into the test."""
     unknown = set(shares) - {"validation", "test"}
     if unknown or not all(0 < share < 1 for share in shares.values()):
-        raise StudyError(
-            f"shares are {shares}; wanted: validation and test, each between 0 and 1."
-        )
+        raise StudyError(f"shares are {shares}; wanted: validation and test, each between 0 and 1.")
     wanted = {"validation": 0.125, "test": 0.5} | shares
     count = {name: max(2, round(wanted[name] * classes)) for name in ("validation", "test")}
     if "validation" not in shares and classes - count["test"] - FIVE >= FIVE:

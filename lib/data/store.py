@@ -122,8 +122,15 @@ def write_store(folder: Path, index: pd.DataFrame, arrays: Iterable[np.ndarray |
 
 
 def sizes_of(files: list[Path]) -> list[int]:
-    """Sizes in bytes, -1 for a file that is not there: a cheap sign that files are the same."""
-    return [file.stat().st_size if file.exists() else -1 for file in files]
+    """Sizes in bytes, -1 for a file that is not to be had: a cheap sign that files are the same."""
+
+    def size(file: Path) -> int:
+        try:
+            return file.stat().st_size
+        except OSError:
+            return -1
+
+    return [size(file) for file in files]
 
 
 def finished(record: Path, request: str, folder: Path) -> Store | None:

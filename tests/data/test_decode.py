@@ -5,6 +5,7 @@ import struct
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image, ImageCms, ImageOps
 
@@ -26,7 +27,7 @@ def kept(path: Path, image: Image.Image, **more) -> np.ndarray:
     [
         (GREY.astype(np.float32) / 255, GREY),
         (GREY.astype(np.float32), GREY),
-        (GREY.astype(np.float32) * 257, GREY),
+        (GREY.astype(np.int32), GREY),
         (GREY.astype(np.int32) * 257, GREY),
         (GREY.astype(np.uint16) * 257, GREY),
         (GREY.astype(">u2") * 257, GREY),
@@ -41,14 +42,95 @@ def test_more_than_eight_bits_are_scaled(tmp_path: Path, values, expected) -> No
     "values",
     [
         np.float32([[-1, 0.5], [0, 1]]), np.float32([[np.nan, 0.5], [0, 1]]),
-        np.float32([[0, 1e9], [0, 1]]), np.int32([[0, 2**30], [0, 1]]),
+        np.float32([[0, np.inf], [0, 1]]), np.float32([[0, 256], [0, 1]]),
+        np.float32([[0, 4095], [0, 1]]), np.int32([[0, 2**30], [0, 1]]), np.int32([[0, -1]]),
     ],
 )  # fmt: skip
 def test_values_that_mean_nothing_are_refused(tmp_path: Path, values) -> None:
     Image.fromarray(values).save(tmp_path / "x.tif")
-    assert "how bright they are meant" in checks.look(tmp_path / "x.tif", 2)[0]["error"]
-    with pytest.raises(StudyError, match="x.tif cannot be decoded .its values go from"):
+    assert decode.REMEDY in checks.look(tmp_path / "x.tif", 2)[0]["error"]
+    with pytest.raises(StudyError, match="x.tif cannot be decoded .*its values"):
         decode.open_image(tmp_path / "x.tif")
+
+
+def tiff(data: bytes, bits: list[int], kind: int = 1, photometric: int = 1, planes: int = 1):
+    """A TIFF of 4 x 3 pixels; kind of numbers: 1 whole, 2 with a sign, 3 with a point."""
+    after = 8 + 2 + 10 * 12 + 4
+    several = struct.pack(f"<{len(bits)}H", *bits) if len(bits) > 2 else b""
+    start = after + len(several)
+    tags = [
+        (256, 4, 1, 4), (257, 4, 1, 3), (258, 3, len(bits), after if several else bits[0]),
+        (259, 3, 1, 1), (262, 3, 1, photometric), (273, 4, 1, start), (277, 3, 1, len(bits)),
+        (279, 4, 1, len(data)), (284, 3, 1, planes), (339, 3, 1, kind),
+    ]  # fmt: skip
+    entries = b"".join(struct.pack("<HHII", *tag) for tag in tags)
+    head = b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4)
+    return head + several + data
+
+
+def packed(values: np.ndarray) -> bytes:
+    """Numbers of 12 bits, two in three bytes, every line beginning with a byte of its own."""
+    bits = (values[..., None] >> np.arange(11, -1, -1)) & 1
+    return np.packbits(bits.reshape(len(values), -1).astype(np.uint8), axis=1).tobytes()
+
+
+SIXTEEN = np.round(np.linspace(0, 65535, 12)).astype(np.uint16).reshape(3, 4)
+TWELVE = np.round(np.linspace(0, 4095, 12)).astype(np.uint16).reshape(3, 4)
+RGB16 = np.dstack([SIXTEEN, SIXTEEN[::-1], SIXTEEN[:, ::-1]])
+
+
+def shown(path: Path, data: bytes) -> tuple[dict, np.ndarray | None]:
+    path.write_bytes(data)
+    return checks.look(path, 3)
+
+
+def test_the_bits_that_a_tiff_names_decide(tmp_path: Path) -> None:
+    facts, pixels = shown(tmp_path / "x.tif", tiff(packed(TWELVE), [12]))
+    np.testing.assert_array_equal(pixels[..., 0], np.round(TWELVE * (255 / 4095)))
+    assert facts["bits"] == 12 and not facts["dim"]
+    _, pixels = shown(tmp_path / "y.tif", tiff(SIXTEEN.tobytes(), [16]))
+    np.testing.assert_array_equal(pixels[..., 0], np.round(SIXTEEN / 257))
+    _, pixels = shown(tmp_path / "z.tif", tiff(SIXTEEN.tobytes(), [16], photometric=0))
+    np.testing.assert_array_equal(pixels[..., 0], 255 - np.round(SIXTEEN / 257))
+
+
+def test_colours_of_sixteen_bits_are_scaled_and_counted(tmp_path: Path) -> None:
+    data = tiff(RGB16.tobytes(), [16] * 3, photometric=2)
+    facts, pixels = shown(tmp_path / "x.tif", data)
+    assert np.abs(pixels - RGB16 / 257).max() < 1 and facts["bits"] == 16 and not facts["dim"]
+    planes = tiff(RGB16.transpose(2, 0, 1).tobytes(), [16] * 3, photometric=2, planes=2)
+    assert decode.REMEDY in shown(tmp_path / "y.tif", planes)[0]["error"]
+
+
+@pytest.mark.parametrize("name", ["x.tif", "x.png", "colours.tif"])
+def test_twelve_bits_in_sixteen_are_told(tmp_path: Path, name: str) -> None:
+    file = tmp_path / name
+    if name == "colours.tif":
+        file.write_bytes(tiff((RGB16 // 16).tobytes(), [16] * 3, photometric=2))
+    else:
+        Image.fromarray(TWELVE).save(file)
+    facts, _ = checks.look(file, 3)
+    table = pd.DataFrame([facts]).assign(path=name, split="train", class_name="a")
+    assert {"dim", "deep"} <= set(checks.find_faults(table)["fault"])
+    Image.fromarray(TWELVE * 16).save(tmp_path / "whole.png")
+    assert not checks.look(tmp_path / "whole.png", 3)[0]["dim"]
+
+
+@pytest.mark.parametrize("number", [np.float16, np.float64])
+def test_a_tiff_that_no_decoder_reads_is_refused_with_a_remedy(tmp_path: Path, number) -> None:
+    values = np.linspace(0, 1, 12).astype(number)
+    data = tiff(values.tobytes(), [8 * values.itemsize], kind=3)
+    error = shown(tmp_path / "x.tif", data)[0]["error"]
+    assert "x.tif" in error and decode.REMEDY in error
+
+
+def test_grey_of_a_portable_map_keeps_its_own_scale(tmp_path: Path) -> None:
+    data = b"P5\n4 3\n4095\n" + TWELVE.astype(">u2").tobytes()
+    np.testing.assert_allclose(
+        shown(tmp_path / "x.pgm", data)[1][..., 0], TWELVE * (255 / 4095), atol=1
+    )
+    floats = b"Pf\n4 3\n-1.0\n" + np.linspace(0, 1, 12).astype("<f4").tobytes()
+    assert shown(tmp_path / "x.ppm", floats)[1].max() == 255
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "LA", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "LAB"])

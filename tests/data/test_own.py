@@ -1,5 +1,9 @@
 """A folder of one's own, however it came about: read, or named with the reason."""
 
+import builtins
+import errno
+import io
+import os
 from pathlib import Path
 
 import numpy as np
@@ -83,9 +87,89 @@ def test_splits_beside_other_folders_are_refused(tmp_path: Path) -> None:
         own.by_folders(tmp_path)
 
 
-def test_classes_called_train_and_test_stay_classes(tmp_path: Path) -> None:
-    fill(tmp_path, "train/1.png", "bus/1.png", "test/1.png")
-    assert set(classes(tmp_path).values()) == {"train", "bus", "test"}
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [
+        ("Train", "train"), ("train_set", "train"), ("training set", "train"),
+        ("TrainSet", "train"), ("train2017", "train"), ("images_train", "train"),
+        ("val", "validation"), ("VALID", "validation"), ("test-images", "test"),
+        ("testdata", "test"), ("Trains", None),
+        ("train station", None), ("train (class)", None), ("test苹果", None), ("set", None),
+        ("test 1", None), ("苹果", None), ("2017", None), ("", None),
+    ],
+)  # fmt: skip
+def test_names_of_splits(name: str, split: str | None) -> None:
+    assert own.split_of(name) == split
+
+
+def test_a_class_may_be_called_train(tmp_path: Path) -> None:
+    fill(tmp_path, "train/1.png", "bus/1.png", "land/train/1.png", "land/coach/1.png")
+    assert set(classes(tmp_path).values()) == {"train", "bus", "land/train", "land/coach"}
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("test/1", "Apple/1", "Pear/1"), ("train/1", "test/1", "Apple/1"), ("train_set/1", "a/1"),
+        ("valid/1", "Apple/1"), ("train/Apple/1", "Banana/1"), ("val/Apple/1", "Banana/1"),
+        ("Fruit/test/1", "Fruit/Apple/1", "Bus/1"), ("all/test/1", "all/Apple/1"),
+    ],
+)  # fmt: skip
+def test_a_split_beside_classes_is_refused(tmp_path: Path, names: tuple) -> None:
+    fill(tmp_path, *(f"{name}.png" for name in names))
+    with pytest.raises(StudyError, match="holds splits .*beside them.*labels.csv"):
+        own.by_folders(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "names", [("test/1", "train/1"), ("train/1",), ("all/train/1", "all/val/1", "all/test/1"),
+              ("test/1", "train_set/1", "Train/1", "valid/1", "training/1", "val/1")]
+)  # fmt: skip
+def test_splits_without_classes_are_refused(tmp_path: Path, names: tuple) -> None:
+    fill(tmp_path, *(f"{name}.png" for name in names))
+    with pytest.raises(StudyError, match="splits .*no class folders"):
+        own.by_folders(tmp_path)
+
+
+def test_a_test_without_classes_is_left_out(tmp_path: Path) -> None:
+    """As competitions publish theirs."""
+    fill(tmp_path, *(f"train/c{k}/{i}.png" for k in range(8) for i in (0, 1)), "test/1.png")
+    table = datasets.read("folder", tmp_path)
+    prepare.check_index(table)
+    assert set(table["class_name"]) == {f"c{k}" for k in range(8)}
+    assert left(tmp_path) == {"test/1.png": own.LOOSE}
+
+
+@pytest.mark.parametrize("group", ["", "Fruit/"])
+def test_splits_inside_classes_are_merged_and_told(home: Path, group: str) -> None:
+    names = [f"{group}c{k}/{part}/{i}.png" for k in range(8) for part in ("Train", "test_set")
+             for i in (0, 1)]  # fmt: skip
+    fill(home / "mine", *names, "Bus/1.png", "Bus/2.png")
+    assert set(classes(home / "mine").values()) == {f"{group}c{k}" for k in range(8)} | {"Bus"}
+    store = prepare.prepare_images("s", "folder", 20, {"folder": "mine"})
+    assert len(store) == 34 and (store.index.groupby("class_name")["split"].nunique() == 1).all()
+    faults = pd.read_csv(paths.StudyPaths("s").prepared / "faults.csv")
+    assert sorted(faults.loc[faults["fault"] == "merged", "path"]) == sorted(names)
+
+
+@pytest.mark.parametrize("pattern", ["{c}/{s}/{i}.png", "all/{c}/{s}/{i}.png", "g/{s}/{c}/{i}.png"])
+def test_splits_inside_classes_are_used_where_no_class_has_two(
+    tmp_path: Path, pattern: str
+) -> None:
+    splits = ["train", "train", "val", "val", "test", "test"]
+    fill(tmp_path, *(pattern.format(c=f"c{k}", s=s, i=i) for k, s in enumerate(splits)
+                     for i in (0, 1)))  # fmt: skip
+    table = datasets.read("folder", tmp_path)
+    prepare.check_index(table)
+    assert table.groupby("split")["class_name"].unique().map(list).to_dict() == {
+        "train": ["c0", "c1"], "validation": ["c2", "c3"], "test": ["c4", "c5"],
+    }  # fmt: skip
+    assert "merged" not in table
+
+
+def test_a_split_inside_a_class_with_images_is_of_the_class(tmp_path: Path) -> None:
+    fill(tmp_path, "Apple/1.png", "Apple/test/2.png", "Apple/old/3.png", "Pear/1.png")
+    assert set(classes(tmp_path).values()) == {"Apple", "Pear"}
 
 
 def test_hidden_and_system_files_are_no_classes_and_no_images(tmp_path: Path) -> None:
@@ -102,6 +186,162 @@ def test_hidden_and_system_files_are_no_classes_and_no_images(tmp_path: Path) ->
     assert set(found.values()) == {own.HIDDEN} and len(found) == 9
     assert found[".Trash-1000/"] == own.HIDDEN  # the folder, not each of its files
     assert [file.name for file in readers.pictures(tmp_path / "a")] == ["1.png"]
+
+
+SYSTEMS = [
+    "@Recycle", "@eaDir", "@__thumb", "@Recently-Snapshot", "#recycle", "#snapshot", "_MACOSX",
+    "__MACOSX", "FOUND.000", "found.012", "Network Trash Folder", "Temporary Items",
+    "System Volume Information", "$RECYCLE.BIN", "$Recycle.Bin", "RECYCLER", "lost+found",
+    "LOST.DIR", ".Trash-1000", ".Trashes", ".@__thumb", ".thumbnails", "__pycache__",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_folders_of_systems_are_no_classes_at_any_depth(tmp_path: Path, name: str) -> None:
+    fill(tmp_path, "a/1.png", "b/1.png", f"{name}/1.png", f"{name}/sub/2.png", f"a/{name}/3.png")
+    assert classes(tmp_path) == {"a/1.png": "a", "b/1.png": "b"}
+    assert left(tmp_path) == {f"{name}/": own.HIDDEN, f"a/{name}/": own.HIDDEN}
+    assert set(listing.listing(tmp_path)["path"]) == {"a/1.png", "b/1.png"}
+
+
+@pytest.mark.parametrize("name", ["@natgeo", "#1", "$5", "found", "found.object", "recycling bin"])
+def test_names_that_only_look_like_it_stay_classes(tmp_path: Path, name: str) -> None:
+    fill(tmp_path, "a/1.png", f"{name}/1.png")
+    assert set(classes(tmp_path).values()) == {"a", name}
+
+
+# ------------------------------------------------------------------------------------------ links
+
+
+def test_links_to_folders_are_followed(tmp_path: Path) -> None:
+    root = tmp_path / "mine"
+    fill(tmp_path, "mine/a/1.png", "else/b/1.png", "mine/.store/c/1.png", "far/old/2.png")
+    (root / "b").symlink_to(tmp_path / "else" / "b")
+    (root / "c").symlink_to(root / ".store" / "c")
+    (root / "a" / "more").symlink_to(tmp_path / "far")
+    assert classes(root) == {
+        "a/1.png": "a", "a/more/old/2.png": "a", "b/1.png": "b", "c/1.png": "c",
+    }  # fmt: skip
+    assert left(root) == {".store/": own.HIDDEN}
+    assert set(listing.listing(root)["path"]) == set(classes(root))
+
+
+@pytest.mark.parametrize("alias", ["A", "z"])  # before and after the folder, in order of names
+def test_a_link_to_a_folder_that_is_there_anyway_is_named(tmp_path: Path, alias: str) -> None:
+    fill(tmp_path, "m/1.png", "n/1.png")
+    (tmp_path / alias).symlink_to(tmp_path / "m")
+    assert classes(tmp_path) == {"m/1.png": "m", "n/1.png": "n"}
+    assert left(tmp_path) == {f"{alias}/": own.AGAIN}
+
+
+def test_loops_of_links_end_and_are_named(tmp_path: Path) -> None:
+    root = tmp_path / "mine"
+    fill(tmp_path, "mine/a/1.png", "mine/b/1.png", "else/2.png", "elsewhere/3.png")
+    (root / "a" / "up").symlink_to(tmp_path)  # holds the folder itself
+    (root / "b" / "out").symlink_to(tmp_path / "else")
+    (tmp_path / "else" / "back").symlink_to(root)
+    (tmp_path / "else" / "self").symlink_to(tmp_path / "else")
+    (root / "b" / "twice").symlink_to(tmp_path / "else")
+    (root / "c").symlink_to(root / "c")
+    assert classes(root) == {"a/1.png": "a", "b/1.png": "b", "b/out/2.png": "b"}
+    again = ["a/up/", "b/out/back/", "b/out/self/", "b/twice/"]
+    assert left(root) == dict.fromkeys(again, own.AGAIN) | {"c": own.NOWHERE}
+
+
+# -------------------------------------------------------------------------- no right to read them
+
+
+def locked(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+    """Make files and folders of these names unreadable, for root too."""
+
+    def guarded(real):
+        def open_or_refuse(file, *rest, **more):
+            if isinstance(file, (str, Path)) and Path(file).name in names:
+                raise PermissionError(errno.EACCES, "Permission denied", str(file))
+            return real(file, *rest, **more)
+
+        return open_or_refuse
+
+    monkeypatch.setattr(os, "scandir", guarded(os.scandir))
+    for module in (builtins, io):
+        monkeypatch.setattr(module, "open", guarded(open))
+
+
+def test_a_file_without_the_right_to_read_it_is_a_broken_image(home: Path, monkeypatch) -> None:
+    root = home / "mine"
+    fill(root, *(f"c{k}/{i}.png" for k in range(8) for i in range(3)), "c1/locked.png",
+         "c2/locked 2.png", "c1/bare.png")  # fmt: skip
+    (root / "c1" / "bare.png").rename(root / "c1" / "locked")
+    locked(monkeypatch, "locked.png", "locked 2.png", "locked")
+    options = {"folder": "mine"}
+    with pytest.raises(StudyError, match="c1/locked.png .*Permission denied.*allow_broken"):
+        prepare.prepare_images("s", "folder", 20, options)
+    store = prepare.prepare_images("s", "folder", 20, options, allow_broken=True)
+    assert len(store) == 24
+    faults = pd.read_csv(paths.StudyPaths("s").prepared / "faults.csv")
+    found = faults[faults["path"].str.contains("locked")]
+    assert found[["path", "fault"]].to_numpy().tolist() == [
+        ["c1/locked.png", "broken"], ["c2/locked 2.png", "broken"],
+    ]  # fmt: skip
+    assert own.left_out(root).to_numpy().tolist() == [["c1/locked", own.UNREADABLE]]
+    with pytest.raises(StudyError, match="locked.png cannot be decoded"):
+        decode.open_image(root / "c1" / "locked.png")
+    locked(monkeypatch, "0.png")  # since then
+    with pytest.raises(StudyError, match="0.png cannot be read"):
+        prepare.source_files("s")
+
+
+@pytest.mark.parametrize("name", ["shut", "mine"])
+def test_a_folder_without_the_right_to_read_it_is_named(home: Path, monkeypatch, name) -> None:
+    fill(home / "mine", *(f"c{k}/{i}.png" for k in range(8) for i in (0, 1)), "c1/shut/1.png")
+    locked(monkeypatch, name)
+    for reading in (
+        lambda: prepare.prepare_images("s", "folder", 20, {"folder": "mine"}),
+        lambda: listing.listing(home / "mine"),
+        lambda: own.look(home / "mine"),
+    ):
+        with pytest.raises(StudyError, match=f"{name} cannot be read"):
+            reading()
+
+
+def test_labels_without_the_right_to_read_them_are_named(tmp_path: Path, monkeypatch) -> None:
+    fill(tmp_path, "a/1.png")
+    (tmp_path / "labels.csv").write_text("path,label\na/1.png,a\n")
+    locked(monkeypatch, "labels.csv")
+    with pytest.raises(StudyError, match="labels.csv cannot be read"):
+        own.look(tmp_path)
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may read everything")
+@pytest.mark.parametrize("mode", [0o000, 0o400, 0o100])
+def test_rights_of_the_file_system_raise_in_words(home: Path, mode: int) -> None:
+    root = home / "mine"
+    fill(root, *(f"c{k}/{i}.png" for k in range(8) for i in range(3)))
+    for place in (root / "c1", root):
+        place.chmod(mode)
+        try:
+            for reading in (
+                lambda: prepare.prepare_images("s", "folder", 20, {"folder": "mine"}),
+                lambda: own.look(root),
+                lambda: listing.listing(root),
+            ):
+                with pytest.raises(StudyError, match=f"{place.name}.*(cannot be read|denied)"):
+                    reading()
+                if mode == 0o400 and place.name == "c1":
+                    break  # its names can be listed: each image in it is broken
+        finally:
+            place.chmod(0o700)
+    (root / "c1" / "0.png").chmod(0)
+    with pytest.raises(StudyError, match="c1/0.png .*Permission denied"):
+        prepare.prepare_images("s", "folder", 20, {"folder": "mine"})
+
+
+def test_pipes_are_no_images(tmp_path: Path) -> None:
+    """Opening one waits for ever."""
+    fill(tmp_path, "a/1.png", "b/1.png")
+    os.mkfifo(tmp_path / "a" / "2.png")
+    os.mkfifo(tmp_path / "a" / "3")
+    assert set(left(tmp_path)) == {"a/2.png", "a/3"}
 
 
 @pytest.mark.parametrize(
@@ -139,9 +379,9 @@ def test_everything_else_is_named(home: Path) -> None:
     table = pd.read_csv(paths.StudyPaths("s").prepared / "left_out.csv")
     assert dict(table.to_numpy()) == {
         "c0/notes.txt": own.NO_IMAGE, "c1/film.mp4": own.NO_IMAGE, "c2/raw.NEF": own.CAMERA,
-        "c3/gone.jpg": own.NOWHERE,
+        "c3/gone.jpg": own.NOWHERE, "c4/loop/": own.AGAIN,
     }  # fmt: skip
-    assert prepare.about("s")["left_out"] == 4
+    assert prepare.about("s")["left_out"] == 5
 
 
 def test_images_without_classes_are_told(tmp_path: Path) -> None:
@@ -202,6 +442,16 @@ def test_labels_in_the_ways_that_tables_are_written(tmp_path: Path, text: str) -
         "a/1.png": "A", "a/2.png": "A", "b/1.png": "B",
     }  # fmt: skip
     assert rest.left_out == [("b/forgotten.png", own.UNLISTED)]
+
+
+def test_splits_of_labels_are_named_in_many_ways(tmp_path: Path) -> None:
+    splits = {"Train": "train", "train_set": "train", "VAL": "validation", "test ": "test"}
+    rows = [f"{number}.png,{number},{name}" for number, name in enumerate(splits)]
+    (tmp_path / "labels.csv").write_text("path,label,split\n" + "\n".join(rows))
+    assert own.by_labels(tmp_path)[0]["split"].tolist() == list(splits.values())
+    (tmp_path / "labels.csv").write_text("path,label,split\na.png,a,neither\n")
+    with pytest.raises(StudyError, match="split 'neither'; known: train"):
+        own.by_labels(tmp_path)
 
 
 def test_labels_of_windows_keep_their_letters(tmp_path: Path) -> None:
