@@ -1,10 +1,10 @@
 """What page 01 shows of a study's data, kept in git: it is told without a single photograph.
 
-    reports/<study>/measured/data/
-        data.json            what was asked, where the images came from, fingerprints, pools
-        images.parquet       a row an image: split, label, class_name, sizes stored and found, bytes
-        faults.csv, left_out.csv, near_copies.csv
-        pictures.jpg, .csv   examples of every split, near copies, backgrounds (column `kind`)
+reports/<study>/measured/data/
+    data.json            what was asked, where the images came from, fingerprints, pools
+    images.parquet       a row an image: split, label, class_name, sizes stored and found, bytes
+    faults.csv, left_out.csv, near_copies.csv
+    pictures.jpg, .csv   examples of every split, near copies, backgrounds (column `kind`)
 """
 
 from functools import cached_property
@@ -66,7 +66,7 @@ def measure(
     options: dict[str, Any],
     allow_broken: bool = False,
 ) -> None:
-    """The measuring step of page 01: images and backgrounds made afresh, and what is seen of them."""
+    """The measuring step of page 01: images and backgrounds made afresh, and what is seen."""
     asked = (dataset, side, backgrounds, background_count, options, allow_broken)
     prepare.measure(study, *asked)
     _write(study, _asked(*asked))
@@ -117,7 +117,9 @@ def _stores(study: str) -> tuple[Store, Store]:
 
 def _facts(study: str, asked: dict[str, Any]) -> dict[str, Any]:
     images, pools = _stores(study)
-    told = {key: prepare.about(study)[key] for key in ("place", "seen", "left_out", "files", "note")}
+    told = {
+        key: prepare.about(study)[key] for key in ("place", "seen", "left_out", "files", "note")
+    }
     return told | {
         "asked": asked, "images": images.fingerprint, "backgrounds": pools.fingerprint,
         "backgrounds_from": source_of(study),
@@ -135,7 +137,9 @@ def _write(study: str, asked: dict[str, Any]) -> None:
     stored = images.index[["split", "label", "class_name", "height", "width"]]
     write_compact(folder / "images.parquet", stored.join(found.add_prefix("file_")))
     for name in ("faults", "left_out"):
-        write_table(folder / f"{name}.csv", pd.read_csv(home / f"{name}.csv", keep_default_na=False))
+        write_table(
+            folder / f"{name}.csv", pd.read_csv(home / f"{name}.csv", keep_default_na=False)
+        )
     near = near_copies(images)
     for end in ("a", "b"):
         near[f"path_{end}"] = images.index["path"].loc[near[f"row_{end}"]].to_numpy()
