@@ -33,7 +33,9 @@ from lib.report.shift_tables import ENDS, MODEL, PAPER, SHARE, label_of
 from lib.report.style import colour, label
 from lib.training import arms
 
-PAGES = ("01_data", "02_masks", "03_train", "04_shift", "05_attention", "06_report")
+PAGES = (
+    "01_data", "02_masks", "03_train", "04_shift", "05_attention", "06_report", "07_remedies",
+)  # fmt: skip
 HEADLINE = "figures/06_report/headline.png"
 SHOWN = (
     "04_shift/conditions",

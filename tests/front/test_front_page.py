@@ -51,7 +51,7 @@ def change(reports: Path, name: str = "cub200-cpu", **facts) -> None:
 
 
 def make_study(reports: Path, name: str, dataset: str, finding: str = FINDING) -> Path:
-    """A complete study as notebooks 01 to 06 leave it; returns its folder."""
+    """A complete study as notebooks 01 to 07 leave it; returns its folder."""
     folder = reports / name
     (folder / "figures" / "06_report").mkdir(parents=True)
     for stem in front_page.PAGES:
@@ -205,7 +205,7 @@ def test_every_local_link_leads_somewhere_and_nothing_is_loaded(reports, facts) 
 def test_every_notebook_has_a_line(reports, facts) -> None:
     lines = study_of(front_page.build(reports, facts)).select("ol li")
     assert [line.find(class_="number").text for line in lines] == [
-        f"0{number}" for number in range(1, 7)
+        f"0{number}" for number in range(1, 8)
     ]
     assert [a.text for a in lines[5]("a")] == ["Title <of> 06"]
 
@@ -230,7 +230,7 @@ def test_text_from_files_stays_text(reports, facts) -> None:
 
 
 def test_what_is_missing_is_named(reports, facts) -> None:
-    gone = (front_page.HEADLINE, "03_train.html", "05_attention.html")
+    gone = (front_page.HEADLINE, "03_train.html", "05_attention.html", "07_remedies.html")
     for name in gone:
         (reports / "cub200-cpu" / name).unlink()
     soup = parsed(front_page.build(reports, facts))
