@@ -160,6 +160,15 @@ def test_what_the_lock_says_was_written_is_what_git_holds(tmp_path: Path) -> Non
     assert any(at.name == "catalogue" for at, _, _ in stages)
 
 
+@pytest.mark.skipif(not (paths.ROOT / ".git").exists(), reason="no commit to look at")
+def test_the_stage_of_the_front_page_declares_what_git_holds_of_it() -> None:
+    """Beside the page of this machine's studies, which git does not hold."""
+    stages = yaml.safe_load((paths.ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    declared = {path for out in stages["index"]["outs"] for path in out}
+    held = {name for name in git("ls-files", "reports").decode().split() if name.count("/") == 1}
+    assert declared == held | {"reports/local.html"}
+
+
 def md5_of(path: Path) -> str | None:
     """DVC's checksum of a file or folder, written out once more; None where nothing lies."""
     if path.is_file():
