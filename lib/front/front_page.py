@@ -26,15 +26,16 @@ from lib.core.errors import StudyError
 from lib.core.files import atomic, read_json
 from lib.core.stage import in_words
 from lib.data import datasets
-from lib.evaluation import effects
-from lib.execute.html import TEMPLATES, figures, title
+from lib.execute.html import TEMPLATES, figures
 from lib.front import first_figure, overview_figure, provenance, stale
 from lib.front.provenance import Made
-from lib.report.shift_tables import ENDS, PAPER, SHARE, label_of, means, share_words
+from lib.report.shift_tables import ENDS, MODEL, PAPER, SHARE, label_of
 from lib.report.style import colour, label
 from lib.training import arms
 
-PAGES = ("01_data", "02_masks", "03_train", "04_shift", "05_attention", "06_report")
+PAGES = (
+    "01_data", "02_masks", "03_train", "04_shift", "05_attention", "06_report", "07_remedies",
+)  # fmt: skip
 HEADLINE = "figures/06_report/headline.png"
 SHOWN = (
     "04_shift/conditions",
@@ -47,16 +48,20 @@ NAMES = {
     "cub200": "Birds", "cars196": "Cars", "sop": "Online products", "grocery": "Products",
     "rendered": "Demo",
 }  # fmt: skip
-MODEL = ["loss", "arm"]
+Rows = tuple[str, list[dict[str, Any]]]  # label of a loss, "" for the untrained trunk; its arms
+HELD = (  # by a summary, of what is shown here (lib.report.answers.front_page_entry)
+    "dataset", "note", "finding", "models", "lost", "gains", "attention_score", "queries", "losses",
+    "seeds", "not_trained", "tables_sha256",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Notebook:
-    """The pages of one notebook: a link each, as (words, address); 03_train may have one a loss."""
+    """The page of one notebook: what a link to it says, and its address."""
 
     number: str
     title: str
-    links: list[tuple[str, str]]
+    address: str
 
 
 @dataclass(frozen=True)
@@ -82,7 +87,7 @@ class Study:
 
     name: str
     entry: dict[str, Any]
-    rows: list[tuple[str, list[dict[str, Any]]]]
+    rows: list[Rows]
     seeds: int
     notebooks: list[Notebook]
     picture: Picture | None
@@ -96,7 +101,7 @@ class Study:
     @property
     def dataset(self) -> str:
         """Key of the data set."""
-        return str(self.entry.get("dataset"))
+        return str(self.entry["dataset"])
 
     @property
     def about(self) -> datasets.Dataset | None:
@@ -111,47 +116,38 @@ class Study:
 
     @property
     def lost(self) -> pd.DataFrame:
-        """Share of MAP@R that each arm loses under a random background: arm, value, low, high.
-
-        From the levels, without ends, for a study made before its summary held them.
-        """
-        shares = self.entry.get("lost") or {
-            arm: [1 - level["random_background"] / level["clean"], None, None]
-            for arm, level in (self.entry.get("map_at_r_percent") or {}).items()
-            if set(PAPER) <= set(level) and level["clean"]
-        }
+        """Share of MAP@R that each arm loses under a random background: arm, value, low, high."""
+        shares = self.entry["lost"]
         table = pd.DataFrame.from_dict(shares, orient="index", columns=ENDS, dtype=float)
         return table.rename_axis("arm").reset_index()
 
     @property
     def finding(self) -> str:
         """The study in one line."""
-        told = f"MAP@R lost when only the background changes: {share_words(self.lost)}"
-        return told if len(self.lost) else str(self.entry["finding"])
+        return str(self.entry["finding"])
 
     @property
     def scores(self) -> list[tuple[str, float]]:
         """Attention score of every arm that has one, the untrained trunk first."""
-        found = (self.entry.get("attention_score") or {}).items()
-        known = [(arm, value) for arm, value in found if value is not None and value == value]
+        found = self.entry["attention_score"].items()
+        known = [(arm, value) for arm, value in found if value is not None]
         return sorted(known, key=lambda pair: pair[0] != arms.UNTRAINED)
 
     @property
     def gains(self) -> dict[str, dict[str, list[float]]]:
         """Contrast of arms -> condition -> points of MAP@R, [value, low, high]."""
-        before = self.entry.get("gain_points")  # of studies made when there were two arms
-        return self.entry.get("gains") or ({"bgaugment-base": before} if before else {})
+        return self.entry["gains"]
 
     @property
     def scale(self) -> str:
-        """How much was run, `5 losses, 1 seed, 5,794 test queries.`, as far as it is known."""
+        """How much was run: `5 losses, 1 seed, 5,794 test queries.`"""
         counts = [
-            (len(self.entry.get("losses") or []), "loss", "losses"),
-            (self.entry.get("seeds"), "seed", "seeds"),
-            (self.entry.get("queries"), "test query", "test queries"),
+            (len(self.entry["losses"]), "loss", "losses"),
+            (self.entry["seeds"], "seed", "seeds"),
+            (self.entry["queries"], "test query", "test queries"),
         ]
-        words = [f"{count:,} {one if count == 1 else many}" for count, one, many in counts if count]
-        return ", ".join(words) + "." if words else ""
+        words = [f"{count:,} {one if count == 1 else many}" for count, one, many in counts]
+        return ", ".join(words) + "."
 
     @property
     def shown(self) -> list[Picture]:
@@ -166,71 +162,30 @@ class Study:
     @property
     def report(self) -> str | None:
         """Address of the page with the answers."""
-        links = [link for notebook in self.notebooks for _, link in notebook.links]
+        links = [notebook.address for notebook in self.notebooks]
         return next((link for link in links if link.endswith("/06_report.html")), None)
 
 
 # --------------------------------------------------------------------------------- the numbers
 
 
-def read_table(file: Path, columns: list[str], missing: list[str]) -> pd.DataFrame:
-    """The csv table; empty, with an entry in `missing`, where it is absent or is another table."""
-    try:
-        table = pd.read_csv(file)
-    except FileNotFoundError:
-        missing.append(file.name)
-    except ValueError as error:
-        missing.append(f"{file.name} (cannot be read: {error})")
-    else:
-        if lost := [name for name in columns if name not in table]:
-            missing.append(f"{file.name} (has no column {', '.join(lost)})")
-        else:
-            return table
-    return pd.DataFrame(columns=columns)
-
-
-def ours(folder: Path, entry: dict[str, Any], missing: list[str]) -> tuple[pd.DataFrame, int]:
-    """MAP@R in percent and its change in points per loss and arm, and how many seeds it is of.
-
-    Columns clean, random_background, change, low, high, and the share lost with its interval: as
-    06_report wrote them; for a study made before that from its tables, there with an interval only
-    where they hold one seed (a mean of several models' intervals is none).
-    """
-    columns = [*PAPER, "change", "low", "high", *SHARE]
-    if entry.get("models"):
-        table = pd.DataFrame(entry["models"]).set_index(MODEL).reindex(columns=columns)
-        return table.astype(float), int(entry["seeds"])
-    keys = [*MODEL, "seed", "condition", "sides", "metric", "value"]
-    table = read_table(folder / "retrieval.csv", keys, missing)
-    keep = (table["sides"] == "both") & (table["metric"] == "map_at_r")
-    part = table[keep & table["condition"].isin(PAPER)].astype({"value": float})
-    level = means(part, [*MODEL, "condition"]).set_index([*MODEL, "condition"])["value"]
-    wide = 100 * level.unstack("condition").reindex(columns=PAPER)
-    table = read_table(folder / "effects.csv", ["contrast", *keys, "low", "high"], missing)
-    down = effects.select(table, "shifted-clean", "random_background", "both")
-    change = 100 * means(down.astype(dict.fromkeys(ENDS, float)), MODEL, ENDS).set_index(MODEL)
-    if down["seed"].nunique() > 1:
-        change[["low", "high"]] = float("nan")
-    wide = wide.join(change.rename(columns={"value": "change"})).reindex(columns=columns)
-    return wide, part["seed"].nunique()
-
-
-def published(facts: Path, dataset: str, missing: list[str]) -> pd.DataFrame:
+def published(facts: Path, dataset: str) -> pd.DataFrame:
     """The paper's MAP@R in percent per loss and arm: columns paper_clean, paper_random."""
-    value = "map_at_r_percent_mean"
-    columns = ["dataset", *MODEL, "condition", value]
-    table = read_table(facts / "published_retrieval.csv", columns, missing)
-    part = table[table["dataset"] == dataset].astype({value: float})
-    wide = part.groupby([*MODEL, "condition"])[value].mean().unstack("condition")
+    table = pd.read_csv(facts / "published_retrieval.csv")
+    part = table[table["dataset"] == dataset]
+    wide = part.pivot(index=MODEL, columns="condition", values="map_at_r_percent_mean")
     return wide.reindex(columns=PAPER).set_axis(["paper_clean", "paper_random"], axis=1)
 
 
-def headline_rows(table: pd.DataFrame) -> list[tuple[str, list[dict[str, Any]]]]:
-    """The headline table, the untrained trunk first: (label of the loss, its rows)."""
-    table["change"] = table["change"].fillna(table["random_background"] - table["clean"])
-    table["lost"] = table["lost"].fillna(
-        -100 * table["change"] / table["clean"].where(table["clean"] > 0)
-    )
+def headline_rows(models: list[dict[str, Any]], paper: pd.DataFrame) -> list[Rows]:
+    """The headline table, the untrained trunk first.
+
+    Args:
+        models: of the summary; a row has no value of what was not measured.
+        paper: of `published`.
+    """
+    table = pd.DataFrame(models, columns=[*MODEL, *PAPER, "change", "low", "high", *SHARE])
+    table = table.set_index(MODEL).astype(float).join(paper)
     table["paper_change"] = table["paper_random"] - table["paper_clean"]
     rows = table.reset_index().to_dict("records")
     order = {arm: at for at, arm in enumerate(arms.ARMS)}
@@ -247,35 +202,22 @@ def loss_label(name: str) -> str:
 
 
 def page_title(page: Path) -> str:
-    """The notebook's H1: from the page's title, else from the notebook beside it, else its name."""
+    """The title of a page; its name where it has none."""
     with open(page, encoding="utf-8", errors="replace") as stream:
         head = stream.read(1 << 14)  # pages hold megabytes of pictures
-    if found := re.search(r"<title>(.*?)</title>", head, flags=re.DOTALL):
-        return html.unescape(found[1]).strip() or page.stem
-    notebook = page.with_suffix(".ipynb")
-    if not notebook.exists():
-        return page.stem
-    return title(nbformat.read(notebook, as_version=4), page.stem)
+    found = re.search(r"<title>(.*?)</title>", head, flags=re.DOTALL)
+    return html.unescape(found[1]).strip() if found else page.stem
 
 
 def notebooks(folder: Path, missing: list[str]) -> list[Notebook]:
-    """The pages of a study by number; 03_train may be one page or one a loss."""
+    """The pages of a study by number."""
     found = sorted(folder.glob("[0-9][0-9]_*.html"))
-    there = {re.sub(r"^03_train_.*", "03_train", page.stem) for page in found}
+    there = {page.stem for page in found}
     missing += [f"{name}.html" for name in PAGES if name not in there]
     return [
-        _notebook(number, list(pages), folder.name)
-        for number, pages in groupby(found, lambda page: page.stem[:2])
+        Notebook(page.stem[:2], page_title(page), quote(f"{folder.name}/{page.name}"))
+        for page in found
     ]
-
-
-def _notebook(number: str, pages: list[Path], study: str) -> Notebook:
-    """One entry of the list: a link with the title, or the title and a link a loss."""
-    name, addresses = page_title(pages[0]), [quote(f"{study}/{page.name}") for page in pages]
-    if len(pages) == 1 and pages[0].stem.count("_") == 1:
-        return Notebook(number, name, [(name, addresses[0])])
-    words = [loss_label(page.stem.split("_", 2)[-1]) for page in pages]
-    return Notebook(number, name, list(zip(words, addresses, strict=True)))
 
 
 def picture(file: Path, alt: str = "", page: str = "") -> Picture | None:
@@ -321,35 +263,45 @@ def others(reports: Path, told: set[str]) -> list[tuple[str, list[Notebook]]]:
 # --------------------------------------------------------------------------------- the whole
 
 
-def read_study(summary: Path, facts: Path, stale: str = "") -> Study:
-    """Everything that the front page shows of the study of `reports/summaries/<study>.json`.
+def read_summary(summary: Path) -> dict[str, Any]:
+    """What `reports/summaries/<study>.json` says.
 
     Raises:
-        StudyError: the summary itself is no JSON object with a finding.
+        StudyError: it is not as 06_report writes it.
     """
     try:
         entry = read_json(summary)
     except StudyError:
         entry = None
-    if not isinstance(entry, dict) or not entry.get("finding"):
+    lost = [key for key in HELD if not isinstance(entry, dict) or key not in entry]
+    if lost:
         raise StudyError(
-            f"{summary} should be a JSON object with the study's finding, as 06_report writes it. "
-            "Delete it and run `make repro`."
+            f"{summary} should be a JSON object as 06_report writes it; it lacks "
+            f"{', '.join(lost)}. Delete it and run `make repro`."
         )
+    return entry
+
+
+def read_study(summary: Path, facts: Path, stale: str = "") -> Study:
+    """Everything that the front page shows of the study of `reports/summaries/<study>.json`.
+
+    Raises:
+        StudyError: the summary is not as 06_report writes it.
+    """
+    entry = read_summary(summary)
     folder, missing = summary.parent.parent / summary.stem, []
     pages = sorted(page.stem for page in folder.glob("[0-9][0-9]_*.html"))
     headline = picture(folder / HEADLINE)
     missing += [] if headline else [HEADLINE]
-    table, seeds = ours(folder, entry, missing)
     return Study(
         name=summary.stem,
         entry=entry,
-        rows=headline_rows(table.join(published(facts, str(entry.get("dataset")), missing))),
-        seeds=seeds,
+        rows=headline_rows(entry["models"], published(facts, entry["dataset"])),
+        seeds=entry["seeds"],
         notebooks=notebooks(folder, missing),
         picture=headline,
         figures=figures_of(folder, pages),
-        tables=tables_of(folder, entry.get("tables_sha256") or {}),
+        tables=tables_of(folder, entry["tables_sha256"]),
         made=provenance.read(folder, pages),
         missing=missing,
         stale=stale,
@@ -439,7 +391,7 @@ def on_record(reports: Path) -> list[str]:
     """The studies of published data sets: only their results are kept in git."""
     found = []
     for file in sorted((reports / "summaries").glob("*.json")):
-        entry = datasets.DATASETS.get(str(read_json(file).get("dataset")))
+        entry = datasets.DATASETS.get(read_summary(file)["dataset"])
         if entry and not entry.make and not entry.own:
             found.append(file.stem)
     return found

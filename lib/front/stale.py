@@ -2,41 +2,45 @@
 
 dvc.lock holds the checksum of everything that a stage read and wrote when it ran. What differs
 today is named, study by study; nothing is renewed by hand. Photographs and weights are not in git:
-where they are not on this machine, they are passed over.
+where they are not on this machine, they are passed over. So is the page of this machine's studies.
 """
 
 import hashlib
 import json
-import re
 from collections import defaultdict
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from lib.core import params, paths
 from lib.core.files import digest
 
 PASSED_OVER = ("__pycache__", ".ipynb_checkpoints")  # as in .dvcignore
 LOCAL = "data/"  # what git does not hold
+OF_THIS_MACHINE = "reports/local."
 KEPT_BY_DVC = "/metrics.json"
 FACTS = "data/facts"
-EXPONENT = re.compile(r"-?\d+e[-+]\d+")
 
 
-def locked() -> dict[str, dict[str, Any]]:
-    """The stages of dvc.lock; none where there is no lock."""
-    file = paths.ROOT / "dvc.lock"
-    if not file.exists():
-        return {}
-    return yaml.safe_load(file.read_text(encoding="utf-8"))["stages"]
+def locked() -> dict[str, list[dict[str, Any]]]:
+    """The stages of dvc.lock and of the pipelines' locks, by study; of the front page under "".
+
+    A pipeline's stages run at the top of the repository, so that all paths begin there.
+    """
+    found: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for file in [paths.ROOT / "dvc.lock", *sorted(paths.ROOT.glob("pipelines/*/dvc.lock"))]:
+        stages = params.load(file.read_text(encoding="utf-8"))["stages"] if file.exists() else {}
+        for name, stage in stages.items():
+            found[study_of(name, stage)].append(stage)
+    return dict(found)
 
 
-def study_of(stage: str) -> str:
-    """`train@demo` -> `demo`; "" for a stage of all studies."""
-    return stage.partition("@")[2]
+def study_of(name: str, stage: dict[str, Any]) -> str:
+    """`train@demo` -> `demo`; without a name in it, whose folder it writes to; "" for nobody's."""
+    outs = [out["path"].split("/") for out in stage.get("outs", [])]
+    folders = [parts[1] for parts in outs if parts[0] == "reports" and len(parts) > 2]
+    return name.partition("@")[2] or next(iter(folders), "")
 
 
 @lru_cache(maxsize=512)
@@ -67,7 +71,8 @@ def changed(stage: dict[str, Any]) -> Iterator[tuple[str, str]]:
         local = path.startswith(LOCAL) and not path.startswith(FACTS)
         local |= path.endswith(KEPT_BY_DVC)
         seen = checksum(path, paths.ROOT)
-        if seen == entry["md5"] or (seen is None and local):
+        same = seen == entry["md5"] or (seen is None and local)
+        if same or path.startswith(OF_THIS_MACHINE):
             continue
         kind = (
             "results"
@@ -77,7 +82,7 @@ def changed(stage: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield kind, path if seen else f"{path} (gone)"
     now = params.everything()
     for name, value in stage.get("params", {}).get("params.yaml", {}).items():
-        if _numbers(value) != _at(now, name):
+        if value != _at(now, name):
             yield "parameters", name
 
 
@@ -87,55 +92,49 @@ def _at(values: Any, name: str) -> Any:
     return values
 
 
-def _numbers(value: Any) -> Any:
-    """A value of the lock with what DVC writes as 3e-05, which YAML 1.1 reads as text, as float."""
-    if isinstance(value, dict):
-        return {key: _numbers(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_numbers(inner) for inner in value]
-    return float(value) if isinstance(value, str) and EXPONENT.fullmatch(value) else value
+def together(stages: list[dict[str, Any]]) -> dict[str, list[str]]:
+    """What has changed of some stages: kind -> names."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for kind, name in (what for stage in stages for what in changed(stage)):
+        found[kind].add(name)
+    return {kind: sorted(names) for kind, names in found.items()}
 
 
 def by_study() -> dict[str, dict[str, list[str]]]:
-    """What has changed of every study with committed pages: study -> kind -> names.
+    """What has changed of every study with a report: study -> kind -> names.
 
     An empty entry is a study that is what it would be if it ran again.
     """
     checksum.cache_clear()
-    found: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
-    for name, stage in locked().items():
-        study = study_of(name).split("-seed-")[0]
-        known = [s for s in _studies() if study == s or study.startswith(f"{s}-")]
-        if known:
-            mine = found[max(known, key=len)]
-            for kind, what in changed(stage):
-                mine[kind].add(what)
-    for study in _studies():
-        if study not in found:
-            found[study]["results"].add("dvc.lock does not know them")
-    return {study: {k: sorted(v) for k, v in kinds.items()} for study, kinds in found.items()}
+    stages, unknown = locked(), {"results": ["dvc.lock does not know them"]}
+    return {s: together(stages[s]) if s in stages else unknown for s in _studies()}
 
 
 def _studies() -> list[str]:
     return sorted(page.parent.name for page in paths.REPORTS.glob("*/06_report.html"))
 
 
-def sentence(changes: dict[str, list[str]], most: int = 4) -> str:
-    """What has changed, in words; "" for nothing."""
+def sentence(changes: dict[str, list[str]], most: int | None = 4) -> str:
+    """What has changed, in words; "" for nothing. Of every kind so many names; None: all."""
     if not changes:
         return ""
     words = []
     for kind, names in changes.items():
-        more = f" and {len(names) - most} more" if len(names) > most else ""
-        words.append(f"{kind} ({', '.join(names[:most])}{more})")
+        shown = names[:most]
+        more = f" and {len(names) - len(shown)} more" if len(names) > len(shown) else ""
+        words.append(f"{kind} ({', '.join(shown)}{more})")
     return "Stale: changed since these results were made: " + "; ".join(words) + "."
 
 
 def main() -> None:
-    """Print a line for every stale study."""
-    for study, changes in by_study().items():
+    """Print a line for every stale study, those of one notebook too, and for the front page."""
+    told = by_study()
+    for study, stages in locked().items():
+        if study not in told and any((paths.REPORTS / study).glob("*.html")):
+            told[study or "front page"] = together(stages)
+    for who, changes in told.items():
         if changes:
-            print(f"{study}: {sentence(changes)}")
+            print(f"{who}: {sentence(changes, most=None)}")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import hashlib
 import html
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -24,22 +25,44 @@ stages:
     outs:
       - reports/mine/made: {cache: false}
       - reports/mine/y: {cache: false}
+  index:
+    cmd: cp lib/a.py reports/index.html && cp lib/a.py reports/local.html
+    deps: [lib]
+    outs:
+      - reports/index.html: {cache: false}
+      - reports/local.html: {cache: false}
+"""
+BESIDE = """
+stages:
+  real:
+    wdir: ../..
+    cmd: for name in p q r s; do cp lib/a.py reports/mine/$name; done
+    params: ["studies.mine.train"]
+    deps: [lib/a.py]
+    outs: [reports/mine/p: {cache: false}, reports/mine/q: {cache: false},
+           reports/mine/r: {cache: false}, reports/mine/s: {cache: false}]
+  alone:
+    wdir: ../..
+    cmd: cp lib/a.py reports/alone/08_alone.html
+    deps: [data/facts]
+    outs: [reports/alone/08_alone.html: {cache: false}]
 """
 
 
 @pytest.fixture
 def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A study of one stage that DVC itself has run."""
+    """A study of one stage, the front page and a pipeline beside them that DVC itself has run."""
     files = {
         "lib/a.py": "1", "lib/deeper/b.py": "2", "lib/__pycache__/a.pyc": "x",
         "data/facts/f.csv": "3", "data/photographs/p.jpg": "4", "dvc.yaml": PIPELINE,
         "params.yaml": "studies: {mine: {train: {epochs: 3, rate: 3.0e-5}}}",
         ".dvcignore": "__pycache__\n", "reports/mine/06_report.html": "page",
+        "pipelines/beside/dvc.yaml": BESIDE, "reports/alone/keep": "",
     }  # fmt: skip
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
-    for command in (["init", "-q", "--no-scm"], ["repro", "-q"]):
+    for command in (["init", "-q", "--no-scm"], ["repro", "-q", "-P"]):
         subprocess.run([sys.executable, "-m", "dvc", *command], cwd=tmp_path, check=True)
     monkeypatch.setattr(paths, "ROOT", tmp_path)
     monkeypatch.setattr(paths, "REPORTS", tmp_path / "reports")
@@ -84,6 +107,29 @@ def test_photographs_that_are_not_here_are_passed_over_and_results_are_not(repos
     assert stale.by_study() == {"mine": {"results": ["reports/mine/y (gone)"]}}
 
 
+@pytest.mark.slow
+def test_pipelines_of_their_own_and_the_front_page(repository: Path, capsys) -> None:
+    """`make stale` tells more than the front page does: all names, studies without a report."""
+    stale.main()
+    assert capsys.readouterr().out == ""
+    (repository / "reports" / "local.html").write_text("of other studies")
+    (repository / "data" / "facts" / "f.csv").write_text("other")
+    for name in ("y", "p", "q", "r", "s"):
+        (repository / "reports" / "mine" / name).write_text("edited by hand")
+    (repository / "reports" / "index.html").write_text("edited by hand")
+    names = [f"reports/mine/{name}" for name in "pqrsy"]
+    told = stale.by_study()
+    assert told == {"mine": {"data": ["data/facts"], "results": names}}
+    assert "reports/mine/s and 1 more" in stale.sentence(told["mine"])
+    stale.main()
+    said = "Stale: changed since these results were made: "
+    assert sorted(capsys.readouterr().out.splitlines()) == [
+        f"alone: {said}data (data/facts).",
+        f"front page: {said}results (reports/index.html).",
+        f"mine: {said}data (data/facts); results ({', '.join(names)}).",
+    ]
+
+
 def git(*words: str) -> bytes:
     return subprocess.run(["git", *words], cwd=paths.ROOT, capture_output=True, check=True).stdout
 
@@ -114,6 +160,15 @@ def test_what_the_lock_says_was_written_is_what_git_holds(tmp_path: Path) -> Non
     assert any(at.name == "catalogue" for at, _, _ in stages)
 
 
+@pytest.mark.skipif(not (paths.ROOT / ".git").exists(), reason="no commit to look at")
+def test_the_stage_of_the_front_page_declares_what_git_holds_of_it() -> None:
+    """Beside the page of this machine's studies, which git does not hold."""
+    stages = yaml.safe_load((paths.ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    declared = {path for out in stages["index"]["outs"] for path in out}
+    held = {name for name in git("ls-files", "reports").decode().split() if name.count("/") == 1}
+    assert declared == held | {"reports/local.html"}
+
+
 def md5_of(path: Path) -> str | None:
     """DVC's checksum of a file or folder, written out once more; None where nothing lies."""
     if path.is_file():
@@ -133,11 +188,9 @@ def md5_of(path: Path) -> str | None:
 
 def test_every_dependency_that_differs_is_told() -> None:
     """By a walk of its own over the lock: everything that git holds, studies on record."""
-    told = stale.by_study()
-    lock = yaml.safe_load((paths.ROOT / "dvc.lock").read_text(encoding="utf-8"))["stages"]
+    told, stages = stale.by_study(), locked_stages()
     seen = 0
-    for name, stage in lock.items():
-        study = stale.study_of(name)
+    for study, name, stage in stages:
         if study not in told or study == "demo":  # the demo's pages are made by running it
             continue
         named = {path for paths_of_kind in told[study].values() for path in paths_of_kind}
@@ -149,15 +202,20 @@ def test_every_dependency_that_differs_is_told() -> None:
             now = md5_of(paths.ROOT / path)
             expected = set() if now == entry["md5"] else {path if now else f"{path} (gone)"}
             assert expected <= named, f"{name}: {path}"
-            assert expected or path not in named or _elsewhere(lock, study, path), f"{name}: {path}"
+            others = {e["md5"] for s, _, stage in stages if s == study
+                      for e in stage.get("deps", []) if e["path"] == path}  # fmt: skip
+            assert expected or path not in named or len(others) > 1, f"{name}: {path}"
     assert seen > 20
 
 
-def _elsewhere(lock: dict, study: str, path: str) -> bool:
-    """Whether another stage of the study saw other bytes at this path."""
-    stages = [stage for name, stage in lock.items() if stale.study_of(name) == study]
-    seen = {e["md5"] for stage in stages for e in stage.get("deps", []) if e["path"] == path}
-    return len(seen) > 1
+def locked_stages() -> list[tuple[str, str, dict]]:
+    """(study, stage, its entry) of every lock; the stages of a pipeline of its own by its text."""
+    found = []
+    for lock in [paths.ROOT / "dvc.lock", *paths.ROOT.glob("pipelines/*/dvc.lock")]:
+        for name, stage in yaml.safe_load(lock.read_text(encoding="utf-8"))["stages"].items():
+            own = re.search(r"--study ([\w-]+)", stage["cmd"])
+            found.append((own[1] if own else "", name, stage))
+    return found
 
 
 def test_the_front_page_says_which_studies_are_stale() -> None:
