@@ -29,7 +29,7 @@ Claim = tuple[str, str]  # what it is about; the text that README must hold
 def committed() -> list[front_page.Study]:
     """The studies of the figure on README's first screen."""
     files = sorted((paths.REPORTS / "summaries").glob("*.json"))
-    changes = {study: stale.sentence(changed) for study, changed in stale.by_study().items()}
+    changes = {study: stale.of_study(study, changed) for study, changed in stale.by_study().items()}
     read = [front_page.read_study(f, paths.FACTS, changes.get(f.stem, "")) for f in files]
     return overview_figure.chosen(read)
 

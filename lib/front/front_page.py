@@ -368,7 +368,7 @@ def build(
     found = [read_study(file, facts, older(file.stem)) for file in wanted]
     of = [study.dataset for study in found]
     found = [replace(study, shared=of.count(study.dataset) > 1) for study in found]
-    found.sort(key=lambda s: (bool(s.stale), overview_figure.rank(s.dataset), s.name))
+    found.sort(key=lambda s: (s.stale.startswith("Stale"), overview_figure.rank(s.dataset), s.name))
     name = "overview" if to == "index.html" else Path(to).stem
     finding = overview_figure.write(found, reports, name)
     first = picture(reports / f"{name}.png", finding) if finding else None
@@ -400,7 +400,7 @@ def on_record(reports: Path) -> list[str]:
 def _both() -> int:
     """`index.html` of the studies on record, `local.html` of all on this machine."""
     changes = stale.by_study()
-    told = {study: stale.sentence(changed) for study, changed in changes.items()}
+    told = {study: stale.of_study(study, changed) for study, changed in changes.items()}
     for to, studies in (("index.html", on_record(paths.REPORTS)), ("local.html", None)):
         made = build(paths.REPORTS, paths.FACTS, studies or None, to, lambda s: told.get(s, ""))
         print(made.relative_to(paths.ROOT).as_posix())

@@ -25,7 +25,7 @@ def chosen(studies: list["Study"]) -> list["Study"]:
     """The studies that are drawn, birds first."""
     full = [study for study in studies if study.rows]
     real = [study for study in full if study.dataset in REAL]
-    current = [study for study in real if not study.stale]
+    current = [study for study in real if not study.stale.startswith("Stale")]
     return sorted(current or real, key=lambda study: rank(study.dataset)) or full
 
 

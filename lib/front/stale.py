@@ -3,6 +3,11 @@
 dvc.lock holds the checksum of everything that a stage read and wrote when it ran. What differs
 today is named, study by study; nothing is renewed by hand. Photographs and weights are not in git:
 where they are not on this machine, they are passed over. So is the page of this machine's studies.
+
+DVC compares bytes. What was measured carries fingerprints of its own, of the data and of what the
+code that decides its numbers does (lib.core.code): an edited comment, or a room that was rearranged
+elsewhere, changes bytes and no number. So "measured by code that was edited since" is told apart
+from "other code would give other numbers".
 """
 
 import hashlib
@@ -13,14 +18,20 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from lib.attention import maps
 from lib.core import params, paths
-from lib.core.files import digest
+from lib.core.code import fingerprint
+from lib.core.files import digest, key_of, read_json
+from lib.evaluation import measure, measured, remedies_measure
+from lib.evaluation.measured import name_of
+from lib.training import fit
 
 PASSED_OVER = ("__pycache__", ".ipynb_checkpoints")  # as in .dvcignore
 LOCAL = "data/"  # what git does not hold
 OF_THIS_MACHINE = "reports/local."
 KEPT_BY_DVC = "/metrics.json"
 FACTS = "data/facts"
+MEASURING = "measuring code"
 
 
 def locked() -> dict[str, list[dict[str, Any]]]:
@@ -64,8 +75,16 @@ def checksum(path: str, root: Path) -> str | None:
 def changed(stage: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """What differs from a stage's entry in the lock: (kind, name).
 
-    Kinds: code, notebooks, data, parameters, results.
+    Kinds: code, notebooks, data, parameters, results; MEASURING: code of a stage that writes no
+    page; and pages, where a page's stage has any of them.
     """
+    pages = [Path(o["path"]).stem for o in stage.get("outs", []) if o["path"].endswith(".html")]
+    found = list(_differing(stage, "code" if pages else MEASURING))
+    yield from found
+    yield from (("pages", name) for name in pages if found)
+
+
+def _differing(stage: dict[str, Any], code: str) -> Iterator[tuple[str, str]]:
     for entry in [*stage.get("deps", []), *stage.get("outs", [])]:
         path, out = entry["path"], entry in stage.get("outs", [])
         local = path.startswith(LOCAL) and not path.startswith(FACTS)
@@ -77,7 +96,7 @@ def changed(stage: dict[str, Any]) -> Iterator[tuple[str, str]]:
         kind = (
             "results"
             if out
-            else {"lib": "code", "notebooks": "notebooks"}.get(path.split("/")[0], "data")
+            else {"lib": code, "notebooks": "notebooks"}.get(path.split("/")[0], "data")
         )
         yield kind, path if seen else f"{path} (gone)"
     now = params.everything()
@@ -114,15 +133,68 @@ def _studies() -> list[str]:
     return sorted(page.parent.name for page in paths.REPORTS.glob("*/06_report.html"))
 
 
+def other_numbers(study: str) -> list[str]:
+    """Measured tables of a study that today's code or data would not give, by their fingerprints.
+
+    Of images and masks those are compared that were looked at last (measured/data, masks).
+    """
+    m, where, found = measured.read(study), paths.StudyPaths(study).measured, []
+    files = {part: where / part / f"{part}.json" for part in ("data", "masks")}
+    seen = {part: read_json(file) if file.exists() else {} for part, file in files.items()}
+    now = [seen["data"].get("images"), seen["masks"].get("masks"), seen["data"].get("backgrounds")]
+    for made in m.manifest:
+        pairs = zip(made["data"].split("-"), now, strict=True)
+        same = [made["code"] == fingerprint(*measure.CODE)]
+        same += [known is None or known.startswith(then) for then, known in pairs]
+        if "recipe" in made:
+            recipe = made["recipe"] | {"precision": made["precision"]}
+            key = key_of(code=fingerprint(*fit.ROOMS), data=made["data"], **recipe)
+            same.append(made["training"] == key)
+        found += [name_of(made["loss"], made["arm"], made["seed"])] * (not all(same))
+    first = read_json(m.there("first.json"))["code"] == fingerprint(*measure.FIRST)
+    found += ["mask_robustness"] * (not first)
+    for part, rooms in (("attention", maps.ROOMS), ("remedies", remedies_measure.CODE)):
+        codes = {entry["code"] for entry in _entries(where / part)}
+        found += [part] * bool(codes - {fingerprint(*rooms)})
+    return found
+
+
+def _entries(folder: Path) -> list[dict[str, Any]]:
+    """What attention's ledger, or the manifests of remedies, say of every table."""
+    ledger = folder / "measured.json"
+    made = list(read_json(ledger)["made"].values()) if ledger.exists() else []
+    return made + [read_json(file) for file in sorted(folder.glob("models/*.json"))]
+
+
+def of_study(study: str, changes: dict[str, list[str]], most: int | None = 4) -> str:
+    """What has changed of a study, in words. It starts with "Stale" where numbers may differ."""
+    harmless = {MEASURING, "code", "notebooks", "pages"}
+    kept = (paths.StudyPaths(study).measured / "evaluation" / "study.json").exists()
+    if not kept or set(changes) - harmless or other_numbers(study):
+        return sentence(changes, most)
+    words = []
+    if pages := changes.get("pages"):
+        why = _some([*changes.get("notebooks", []), *changes.get("code", [])], most)
+        words.append(f"Older than their notebook or code ({why}): {', '.join(pages)}.")
+    if MEASURING in changes:
+        words.append(
+            f"Measured before {_some(changes[MEASURING], most)} were edited; by their fingerprints "
+            "the data, and the code that decides these numbers, are the same."
+        )
+    return " ".join(words)
+
+
+def _some(names: list[str], most: int | None) -> str:
+    shown = names[:most]
+    more = f" and {len(names) - len(shown)} more" if len(names) > len(shown) else ""
+    return ", ".join(shown) + more
+
+
 def sentence(changes: dict[str, list[str]], most: int | None = 4) -> str:
     """What has changed, in words; "" for nothing. Of every kind so many names; None: all."""
     if not changes:
         return ""
-    words = []
-    for kind, names in changes.items():
-        shown = names[:most]
-        more = f" and {len(names) - len(shown)} more" if len(names) > len(shown) else ""
-        words.append(f"{kind} ({', '.join(shown)}{more})")
+    words = [f"{kind} ({_some(names, most)})" for kind, names in changes.items()]
     return "Stale: changed since these results were made: " + "; ".join(words) + "."
 
 
@@ -134,7 +206,7 @@ def main() -> None:
             told[study or "front page"] = together(stages)
     for who, changes in told.items():
         if changes:
-            print(f"{who}: {sentence(changes, most=None)}")
+            print(f"{who}: {of_study(who, changes, most=None)}")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import html
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -80,8 +81,8 @@ def test_nothing_changed_is_not_stale(repository: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "text", "kind", "named"),
     [
-        ("lib/deeper/b.py", "2 ", "code", "lib"),
-        ("lib/new.py", "", "code", "lib"),
+        ("lib/deeper/b.py", "2 ", "measuring code", "lib"),
+        ("lib/new.py", "", "measuring code", "lib"),
         ("data/facts/f.csv", "other", "data", "data/facts"),
         ("data/photographs/p.jpg", "other", "data", "data/photographs"),
         ("reports/mine/made/x", "edited by hand", "results", "reports/mine/made"),
@@ -221,6 +222,38 @@ def locked_stages() -> list[tuple[str, str, dict]]:
 def test_the_front_page_says_which_studies_are_stale() -> None:
     """The committed page and `make stale` say the same."""
     page = html.unescape((paths.REPORTS / "index.html").read_text(encoding="utf-8"))
-    told = [stale.sentence(c) for study, c in stale.by_study().items() if c and study != "demo"]
-    assert page.count("Stale: changed since") == len(told)
+    told = [stale.of_study(s, c) for s, c in stale.by_study().items() if c and s != "demo"]
     assert all(sentence in page for sentence in told)
+    assert page.count("Stale: changed since") == sum(s.startswith("Stale") for s in told)
+
+
+@pytest.mark.parametrize("study", ["cub200-cpu", "cars196-cpu", "grocery-cpu"])
+def test_an_edit_that_decides_no_number_is_told_apart(study: str, monkeypatch) -> None:
+    """By the fingerprints in the manifests: of code and data, a training's own key among them."""
+    edits = {stale.MEASURING: ["lib/core"]}
+    other = stale.other_numbers(study)
+    started = "Stale: " if other else "Measured before lib/core "
+    assert stale.of_study(study, edits).startswith(started)
+    assert stale.of_study(study, edits | {"results": ["x"]}).startswith("Stale: ")
+    page = {"pages": ["02_masks"], "notebooks": ["notebooks/02_masks.ipynb"]}
+    if not other:
+        assert stale.of_study(study, page).endswith("(notebooks/02_masks.ipynb): 02_masks.")
+    real = stale.fingerprint
+    monkeypatch.setattr(stale, "fingerprint", lambda *rooms: real(*rooms)[::-1])
+    models = [path.stem for path in (paths.REPORTS / study).glob("measured/evaluation/models/*")]
+    assert set(stale.other_numbers(study)) >= {*models, "attention", "remedies"}
+    assert stale.of_study(study, edits).startswith("Stale: ")
+
+
+def test_other_data_are_other_numbers(tmp_path: Path, monkeypatch) -> None:
+    study = "cub200-cpu"
+    shutil.copytree(paths.REPORTS / study / "measured", tmp_path / study / "measured")
+    monkeypatch.setattr(paths, "REPORTS", tmp_path)
+    same = stale.other_numbers(study)
+    made = json.loads(next(tmp_path.rglob("triplet-base-0.json")).read_text())["data"].split("-")
+    file = tmp_path / study / "measured" / "data" / "data.json"
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(json.dumps({"images": made[0] + "1", "backgrounds": made[2] + "1"}))
+    assert stale.other_numbers(study) == same
+    file.write_text(json.dumps({"images": "f" * 64, "backgrounds": made[2] + "1"}))
+    assert "triplet-base-0" in stale.other_numbers(study)
