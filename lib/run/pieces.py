@@ -429,6 +429,13 @@ def log_of(study: str, piece_id: str) -> Path:
     return paths.StudyPaths(study).scratch / "grid" / f"{piece_id.replace('/', '-')}.log"
 
 
+def end_of(log: Path) -> str:
+    """Its last lines; what to do where it lies on another machine."""
+    if not log.exists():
+        return "(it is on the machine that made the piece, beside the worker's own log)"
+    return "\n".join(log.read_text(encoding="utf-8").splitlines()[-30:])
+
+
 @contextmanager
 def _told_to(log: Path) -> Iterator[None]:
     """Everything said goes to a file; a worker makes one piece at a time."""
@@ -471,9 +478,8 @@ def run(text: str, *before: dict[str, Any]) -> dict[str, Any]:
                 return found | (_carried(work, outputs) if told["carry"] else {})
             except Exception as error:
                 say(traceback.format_exc())
-                last = log.read_text(encoding="utf-8").splitlines()[-30:]
                 words = str(error) if isinstance(error, StudyError) else repr(error)
-                return {"error": words, "log": "\n".join(last)}
+                return {"error": words, "log": end_of(log)}
 
 
 def _names(files: list[Path]) -> list[str]:
