@@ -501,7 +501,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     )
 
 
-def holder(parent: int, file: str, patience: float = 240) -> psutil.Process:
+def holder(parent: int, file: str, patience: float = 600) -> psutil.Process:
     """The process under `parent` that has a file open, once there is one."""
     until = time.monotonic() + patience
     while time.monotonic() < until:
