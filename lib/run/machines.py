@@ -25,6 +25,7 @@ from lib.run import pieces
 LOOK = 1.0  # seconds between two looks for new machines
 GRACE = 20.0  # seconds in which others may come, where all that are there were refused
 WAITING = 30.0  # seconds between two lines that say what is waited for
+BACK = "10 minutes"  # in which a killed worker of this machine comes back; Dask gives it 15 s
 PART = 2**24  # bytes of a file in one message
 
 
@@ -75,12 +76,14 @@ def connected(scheduler: str = "", cluster: str = "", workers: int = 0) -> Itera
             yield Cluster(client, awaited=f"{queue} (your queue says where it stands)", ask=ask)
     else:
         import torch
+        from dask import config
 
         gpus = torch.cuda.device_count()
         count = workers or gpus or max(1, cores() // THREADS)
         # A worker's memory is not limited: the mapped store would count as its own. TLS with
         # certificates made for this run, so that no other user of this machine can connect.
         with (
+            config.set({"distributed.deploy.lost-worker-timeout": BACK}),
             dask.LocalCluster(
                 n_workers=count, threads_per_worker=1, processes=True, security=True,
                 host="127.0.0.1", dashboard_address=None, memory_limit=0,
