@@ -125,13 +125,13 @@ def jobs(study: str, data: Data) -> tuple[list[Job], list[Job]]:
 
 
 def simulate(todo: list[Job], workers: int) -> float:
-    """Seconds until all is done; ready pieces are handed out as lib.run.grid does: by kind."""
+    """Seconds until all is done; of the ready pieces, the longest kinds go first (lib.run.grid)."""
     left = {job.id: set(job.after) for job in todo}
     needed_by: dict[str, list[int]] = {}
     for number, job in enumerate(todo):
         for name in job.after:
             needed_by.setdefault(name, []).append(number)
-    ready = [(-grid.FIRST.get(job.kind, 0), n) for n, job in enumerate(todo) if not job.after]
+    ready = [(-grid.USUAL[job.kind], n) for n, job in enumerate(todo) if not job.after]
     heapq.heapify(ready)
     running: list[tuple[float, int]] = []
     now = 0.0
@@ -144,7 +144,7 @@ def simulate(todo: list[Job], workers: int) -> float:
             after = left[todo[later].id]
             after.discard(todo[number].id)
             if not after:
-                heapq.heappush(ready, (-grid.FIRST.get(todo[later].kind, 0), later))
+                heapq.heappush(ready, (-grid.USUAL[todo[later].kind], later))
     return now
 
 

@@ -56,6 +56,11 @@ def check(study: str) -> Sections:
         sources.check(source, data["dataset"])
     attention.check(**{k: v for k, v in sections["attention"].items() if k != "seed"})
     remedies_measure.check(**sections["remedies"])
+    if "random_background" not in sections["remedies"]["conditions"]:
+        raise StudyError(
+            "`conditions` (remedies) lack 'random_background': page 07 sets every remedy's quality "
+            "on it against that on clean images. Add it."
+        )
     return sections
 
 

@@ -15,8 +15,8 @@ import sys
 import time
 import uuid
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,208 +24,24 @@ from typing import Any
 from lib.core import params, paths
 from lib.core.errors import StudyError
 from lib.core.files import digest, read_json, write_json
-from lib.core.hardware import THREADS
-from lib.core.hardware import workers as cores
 from lib.core.progress import say
 from lib.core.stage import in_words, locked
-from lib.run import pieces
+from lib.run import check_studies, machines, pieces
+from lib.run.machines import Cluster, Crew, connected, dask_itself
 from lib.run.pieces import Piece
 
 STAGES = ("data", "masks", "train", "shift", "attention", "remedies")
 TRIES = 3  # of a piece that fails
+LOST = 10  # workers that may be lost over a piece: a long training outlives several jobs
 AGAIN = 5.0  # seconds until a piece that another client is making is asked for again
 TOLD = 10.0  # seconds between two lines of progress
-LOOK = 1.0  # seconds between two looks for new machines
-GRACE = 20.0  # seconds in which others may come, where all that are there were refused
-PART = 2**24  # bytes of a file in one message
-FIRST = {"masks": 9, "model": 8, "trunk": 7, "attention": 6, "embedding": 5}  # the longest
-# Seconds a piece by docs/scale.md: only their ratios count, for kinds that no piece of is done yet.
+ARRIVAL = 600.0  # seconds that a result may take from a machine to here
+# Seconds a piece, of CUB by docs/scale.md. Only ratios count: what takes longest goes first, and
+# kinds that no piece of is done yet are guessed from those that were seen.
 USUAL = {
-    "masks": 19, "model": 120, "trunk": 15, "embedding": 25, "evaluation": 30, "attention": 15,
-    "check": 60, "variant": 60,
+    "masks": 75, "model": 13_508, "trunk": 30, "embedding": 119, "evaluation": 10,
+    "attention": 1_831, "check": 13_680, "variant": 477,
 }  # fmt: skip
-
-
-# --- the cluster ---------------------------------------------------------------------------------
-
-
-def _dask() -> Any:
-    try:
-        import distributed
-    except ImportError as error:
-        raise StudyError(
-            "make grid needs Dask, which is not installed: pip install '.[grid]'"
-        ) from error
-    return distributed
-
-
-@contextmanager
-def connected(scheduler: str = "", cluster: str = "", workers: int = 0) -> Iterator[tuple]:
-    """A client of the cluster that was asked for, and the GPUs that the grid shares out itself.
-
-    Args:
-        scheduler: address of a running one. cluster: a YAML file for dask-jobqueue.
-        workers: of a cluster on this machine; 0: one a GPU, or one for every two cores.
-    """
-    dask = _dask()
-    if scheduler:
-        if scheduler.startswith("tcp://") and not scheduler.startswith("tcp://127.0.0.1:"):
-            say(
-                f"{scheduler} is not encrypted: whoever reaches its port can run code on it, its "
-                "workers and here. docs/scale.md says how to use TLS."
-            )
-        try:
-            client = dask.Client(scheduler, timeout="30s")
-        except OSError as error:
-            raise StudyError(f"no Dask scheduler answers at {scheduler} ({error}).") from error
-        with client:
-            yield client, 0
-    elif cluster:
-        with jobs_of(cluster) as made, dask.Client(made) as client:
-            yield client, 0
-    else:
-        import torch
-
-        gpus = torch.cuda.device_count()
-        count = workers or gpus or max(1, cores() // THREADS)
-        # A worker's memory is not limited: the mapped store would count as its own. TLS with
-        # certificates made for this run, so that no other user of this machine can connect.
-        with (
-            dask.LocalCluster(
-                n_workers=count, threads_per_worker=1, processes=True, security=True,
-                host="127.0.0.1", dashboard_address=None, memory_limit=0,
-            ) as made,
-            dask.Client(made) as client,
-        ):  # fmt: skip
-            yield client, gpus
-
-
-def jobs_of(file: str) -> Any:
-    """A cluster of dask-jobqueue from YAML: class, jobs (or minimum and maximum), options."""
-    try:
-        import dask_jobqueue
-    except ImportError as error:
-        raise StudyError("--cluster needs dask-jobqueue: pip install '.[grid]'") from error
-    try:
-        asked = params.load(Path(file).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise StudyError(f"{file} cannot be read ({error}).") from error
-    known = [name for name in dir(dask_jobqueue) if name.endswith("Cluster")]
-    name = asked.get("class") if isinstance(asked, dict) else None
-    if name not in known or set(asked) - {"class", "jobs", "minimum", "maximum", "options"}:
-        raise StudyError(
-            f"{file} must hold `class` (one of {', '.join(known)}), `jobs` (or `minimum` and "
-            "`maximum`) and `options`, the class's own; docs/scale.md has an example."
-        )
-    made = getattr(dask_jobqueue, name)(**asked.get("options", {}))
-    if "maximum" in asked:
-        made.adapt(minimum=asked.get("minimum", 0), maximum=asked["maximum"])
-    else:
-        made.scale(jobs=asked.get("jobs", 1))
-    return made
-
-
-@dataclass
-class Crew:
-    """The machines of a cluster: those that may take pieces, and why others may not."""
-
-    client: Any
-    study: str
-    gpus: int = 0
-    trunk: str = ""  # to have ready on every machine; empty while there is none to train
-    carry: bool = False  # files travel with results: a machine does not see the shared folder
-    own: dict[str, Any] = field(default_factory=pieces.identity)
-    admitted: set[str] = field(default_factory=set)
-    refused: dict[str, str] = field(default_factory=dict)
-    key: str = field(default_factory=lambda: f"study-{uuid.uuid4().hex[:8]}")
-
-    def look(self) -> None:
-        """Take or refuse the machines that have come since the last look."""
-        here = self._here()
-        self.admitted &= here
-        self.refused = {who: why for who, why in self.refused.items() if who in here}
-        for worker in here - self.admitted - set(self.refused):
-            try:
-                why = self._why_not(worker)
-                if not why:
-                    self._ask(worker, pieces.admit, self.key)
-                    self.admitted.add(worker)
-            except Exception as error:  # whatever its code raises, it is not ours
-                if worker not in self._here():
-                    continue
-                why = f"it does not answer as this code does ({type(error).__name__}: {error})"
-            if why:
-                self.refused[worker] = why
-                say(f"worker {worker} is refused: {why}")
-
-    def _here(self) -> set[str]:
-        return set(self.client.scheduler_info(n_workers=-1)["workers"])
-
-    def _ask(self, worker: str, what: Callable[..., Any], *given: Any) -> Any:
-        return self.client.run(what, *given, workers=[worker], nanny=False)[worker]
-
-    def wait(self) -> None:
-        """Look for machines; say so while there is none, and end where all were refused."""
-        began = time.monotonic()
-        told = began - 30
-        while True:
-            self.look()
-            if self.admitted:
-                return
-            if self.refused and time.monotonic() - began > GRACE:
-                why = "; ".join(f"{who}: {why}" for who, why in self.refused.items())
-                raise StudyError(f"no worker of this cluster can be used. {why}")
-            if time.monotonic() - told > 30:
-                say("no worker is there yet: waiting")
-                told = time.monotonic()
-            time.sleep(LOOK)
-
-    def _why_not(self, worker: str) -> str:
-        """Why a machine gets no piece; empty if it may. It is made ready on the way."""
-        theirs = self._ask(worker, pieces.start, self.gpus)
-        other = [name for name in self.own if theirs.get(name) != self.own[name]]
-        if other:
-            told = (f"{name} {theirs.get(name)} instead of {self.own[name]}" for name in other)
-            return f"it would compute something else: {', '.join(told)}"
-        if not self._shares(worker):
-            if self.admitted and not self.carry:
-                return "it does not see the folder that the others share"
-            self.carry = True
-            self.send(worker)
-        if self.trunk:
-            self._ask(worker, pieces.prepared, self.trunk)
-        return ""
-
-    def _shares(self, worker: str) -> bool:
-        """Whether a machine sees what is written here."""
-        file = paths.ROOT / "data" / "scratch" / self.study / "grid" / f"{uuid.uuid4().hex}.seen"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(file.stem, encoding="utf-8")
-        try:
-            name = file.relative_to(paths.ROOT).as_posix()
-            return self._ask(worker, pieces.sees, name) == file.stem
-        finally:
-            file.unlink()
-
-    def make_ready(self, trunk: str) -> None:
-        """Have a trunk on every machine, one after the other: several may share a disk."""
-        self.trunk = trunk
-        for worker in self.admitted:
-            self._ask(worker, pieces.prepared, trunk)
-
-    def send(self, worker: str) -> None:
-        """Bring images, backgrounds and masks to a machine that does not share our folder."""
-        where = paths.StudyPaths(self.study)
-        files = [file for home in (where.prepared, where.masks) for file in home.rglob("*")]
-        for file in sorted(file for file in files if file.is_file()):
-            whole = {"size": file.stat().st_size, "sha256": digest(file)}
-            name, offset = file.relative_to(paths.ROOT).as_posix(), 0
-            with open(file, "rb") as stream:
-                while True:
-                    part = stream.read(PART)
-                    if self._ask(worker, pieces.receive, name, offset, part, whole):
-                        break
-                    offset += len(part)
 
 
 # --- the pieces ----------------------------------------------------------------------------------
@@ -239,7 +55,6 @@ class Progress:
     total: Counter
     done: Counter = field(default_factory=Counter)
     seconds: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
-    began: float = field(default_factory=time.monotonic)
     last: float = field(default_factory=time.monotonic)
 
     def add(self, piece: Piece, seconds: float | None = None) -> None:
@@ -270,7 +85,11 @@ class Progress:
 
 @dataclass
 class Grid:
-    """The pieces of one study on a crew; what was done is noted, and found by the next run."""
+    """The pieces of one study on a crew; what was done is noted, and found by the next run.
+
+    One piece at a time goes to each machine, and to that machine alone: one that dies costs no
+    other piece, and where its piece goes then is decided here.
+    """
 
     crew: Crew
     study: str
@@ -278,6 +97,18 @@ class Grid:
     tries: int = TRIES
     failed: dict[str, dict[str, str]] = field(default_factory=dict)  # piece: error, log
     left_out: list[str] = field(default_factory=list)
+    tried: Counter = field(default_factory=Counter)
+    lost: Counter = field(default_factory=Counter)  # workers, by the piece that they had
+    # Of the pieces that are being made:
+    by_id: dict[str, Piece] = field(default_factory=dict)
+    told: dict[str, str] = field(default_factory=dict)  # piece: what a machine is sent
+    keys: dict[str, str] = field(default_factory=dict)
+    waiting: dict[str, set[str]] = field(default_factory=dict)  # piece: those it waits for
+    soon: dict[str, float] = field(default_factory=dict)  # to be handed out, and not before when
+    running: dict[str, tuple[Any, str]] = field(default_factory=dict)  # piece: future, worker
+    # What came of a piece: names of files, or the future of a result with files that travel.
+    done: dict[str, Any] = field(default_factory=dict)
+    progress: Progress = field(init=False)
 
     @property
     def _notes(self) -> Path:
@@ -290,94 +121,145 @@ class Grid:
             Whether all are done.
         """
         self.crew.wait()
-        told = {p.id: pieces.text_of(self.study, p, self.sections, self.crew.carry) for p in todo}
-        keys = {name: pieces.key(text, self._data()) for name, text in told.items()}
-        progress = Progress(self.study, Counter(piece.kind for piece in todo))
-        by_id, tried = {piece.id: piece for piece in todo}, Counter()
-        done: dict[str, Any] = {}  # what came of a piece, where files travel
-        for piece in todo:
-            if (outputs := self._found(keys[piece.id])) is not None:
-                done[piece.id] = outputs
-                progress.add(piece)
-        waiting = {p.id: {a for a in p.after if a not in done} for p in todo if p.id not in done}
-        soon: dict[str, float] = {}  # pieces to be handed out, and not before when
-        running: dict[Any, str] = {}
+        self._begin(todo)
         looked = 0.0
-        while waiting or soon or running:
-            if time.monotonic() - looked > LOOK:
+        while self.waiting or self.soon or self.running:
+            if time.monotonic() - looked > machines.LOOK:
                 self.crew.wait()
+                self._find_lost()
                 looked = time.monotonic()
-            ready = [name for name, after in waiting.items() if not after]
-            for name in ready:
-                del waiting[name]
-                soon[name] = 0.0
-            for name in [name for name, when in soon.items() if when <= time.monotonic()]:
-                del soon[name]
-                running[self._submit(by_id[name], told[name], done)] = name
-            for future in [future for future in running if future.done()]:
-                name = running.pop(future)
-                result = self._result(future)
-                if result.get("held"):
-                    soon[name] = time.monotonic() + AGAIN
-                elif "error" in result:
-                    tried[name] += 1
-                    say(f"{name} failed ({tried[name]} of {self.tries}): {result['error']}")
-                    if tried[name] < self.tries:
-                        soon[name] = 0.0
-                    else:
-                        self.failed[name] = result
-                        self._leave_out(name, waiting)
-                else:
-                    self._take(result, keys[name])
-                    done[name] = future if self.crew.carry else result["outputs"]
-                    for after in waiting.values():
-                        after.discard(name)
-                    if self.crew.carry:  # a worker keeps the files that are still asked for
-                        asked = {a for other in (*waiting, *soon) for a in by_id[other].after}
-                        for other in done.keys() - asked:
-                            done[other] = []
-                    progress.add(by_id[name], result["seconds"])
-            progress.tell(len(self.crew.admitted))
+            self._hand_out()
+            for name in [name for name, (future, _) in self.running.items() if future.done()]:
+                self._collect(name)
+            self.progress.tell(len(self.crew.admitted))
             time.sleep(0.05)
         return not self.failed
+
+    def _begin(self, todo: list[Piece]) -> None:
+        """Note what is to be done, without what an earlier run has finished."""
+        self.by_id = {piece.id: piece for piece in todo}
+        self.told = {
+            name: pieces.text_of(self.study, piece, self.sections, bool(self.crew.carry))
+            for name, piece in self.by_id.items()
+        }
+        data = self._data()
+        self.keys = {name: pieces.key(text, data) for name, text in self.told.items()}
+        self.progress = Progress(self.study, Counter(piece.kind for piece in todo))
+        self.done = {}
+        for name, piece in self.by_id.items():
+            if (outputs := self._found(name)) is not None:
+                self.done[name] = outputs
+                self.progress.add(piece)
+        self.waiting = {
+            name: set(piece.after) - self.done.keys()
+            for name, piece in self.by_id.items() if name not in self.done
+        }  # fmt: skip
 
     def _data(self) -> list[str]:
         where = paths.StudyPaths(self.study)
         files = [*where.prepared.rglob("store.json"), *where.masks.glob("*/masks.json")]
         return [digest(file) for file in sorted(files)]
 
-    def _found(self, key: str) -> list[str] | None:
-        """The files of a piece that an earlier run has finished, if they are still there."""
-        file = self._notes / f"{key}.json"
+    def _found(self, name: str) -> list[str] | None:
+        """The files of a piece that was finished, if they are still there."""
+        file = self._notes / f"{self.keys[name]}.json"
         if not file.exists():
             return None
         outputs = read_json(file)
         return outputs if all((paths.ROOT / name).exists() for name in outputs) else None
 
-    def _submit(self, piece: Piece, told: str, done: dict[str, Any]) -> Any:
-        inputs = [self._travelling(done[name]) for name in piece.after] if self.crew.carry else []
-        return self.crew.client.submit(
-            pieces.run, told, *inputs, key=f"{self.study}/{piece.id}-{uuid.uuid4().hex[:8]}",
-            pure=False, resources={self.crew.key: 1}, priority=FIRST.get(piece.kind, 0),
+    def _hand_out(self) -> None:
+        """Give every free machine a piece, what takes longest first."""
+        for name in [name for name, after in self.waiting.items() if not after]:
+            del self.waiting[name]
+            self.soon[name] = 0.0
+        self.crew.cluster.ask(len(self.soon) + len(self.running))
+        free = self.crew.admitted - {worker for _, worker in self.running.values()}
+        ready = [name for name, when in self.soon.items() if when <= time.monotonic()]
+        ready.sort(key=lambda name: -USUAL[self.by_id[name].kind])
+        for name, worker in zip(ready, sorted(free), strict=False):
+            del self.soon[name]
+            self.running[name] = (self._submit(name, worker), worker)
+
+    def _submit(self, name: str, worker: str) -> Any:
+        """Start a piece on a machine: only there, and only while it has our key (Crew.look)."""
+        before = self.by_id[name].after if self.crew.carry else ()
+        return self.crew.cluster.client.submit(
+            pieces.run, self.told[name], *(self._travelling(self.done[other]) for other in before),
+            key=f"{self.study}/{name}-{uuid.uuid4().hex[:8]}", pure=False, workers=[worker],
+            resources={self.crew.key: 1},
         )  # fmt: skip
 
     def _travelling(self, result: Any) -> Any:
         """The files of a piece as an argument: as they are on a worker, or from our disk."""
         if not isinstance(result, list):
             return result
-        files = {name: (paths.ROOT / name).read_bytes() for name in result}
-        ledgers = [name for name in files if name.endswith("measured.json")]
-        return {"files": {name: files[name] for name in files if name not in ledgers}}
+        names = [name for name in result if not name.endswith("measured.json")]
+        return {"files": {name: (paths.ROOT / name).read_bytes() for name in names}}
+
+    def _find_lost(self) -> None:
+        """Take back the pieces of machines that are gone, and those whose files went with one."""
+        for name, (future, worker) in list(self.running.items()):
+            if worker not in self.crew.admitted and not future.done():
+                self._lose(name)
+        gone = {
+            name for name, result in self.done.items()
+            if not isinstance(result, list) and result.status != "finished"
+        }  # fmt: skip
+        for name in gone:
+            self.done[name] = self._found(name) or []
+        for name, (future, _) in list(self.running.items()):
+            if gone.intersection(self.by_id[name].after) and not future.done():
+                self._take_back(name)
+
+    def _lose(self, name: str) -> None:
+        worker = self._take_back(name)
+        self.lost[name] += 1
+        say(f"{name}: worker {worker} is gone ({self.lost[name]} of {LOST})")
+        if self.lost[name] >= LOST:
+            words = f"{LOST} workers were lost over it: too little memory, or time?"
+            self._give_up(name, words)
+
+    def _take_back(self, name: str) -> str:
+        """Have a piece handed out again; returns the machine that had it."""
+        future, worker = self.running.pop(name)
+        future.cancel()
+        self.soon[name] = 0.0
+        return worker
+
+    def _collect(self, name: str) -> None:
+        """Take what came of a piece that has ended."""
+        future, worker = self.running[name]
+        try:
+            result = self._result(future)
+        except TimeoutError:  # it went with its machine between its end and now
+            return self._lose(name)
+        del self.running[name]
+        if result.get("held"):
+            self.soon[name] = time.monotonic() + AGAIN
+        elif "error" in result:
+            self.tried[name] += 1
+            say(f"{name} failed ({self.tried[name]} of {self.tries}): {result['error']}")
+            self.soon[name] = 0.0
+            if self.tried[name] >= self.tries:
+                self._give_up(name, **result)
+        else:
+            self._take(name, result)
+            self.done[name] = future if self.crew.carry else result["outputs"]
+            for after in self.waiting.values():
+                after.discard(name)
+            self._release()
+            self.progress.add(self.by_id[name], result["seconds"])
 
     def _result(self, future: Any) -> dict[str, Any]:
-        """What a piece returned; a worker that died over it several times is an error too."""
+        """What a piece returned; one that Dask itself could not run is an error too."""
         if future.status == "finished":
-            return future.result()
+            return future.result(timeout=ARRIVAL)
         error = future.exception() if future.status == "error" else None
         words = f"{type(error).__name__}: {error}" if error else "it was cancelled"
-        return {"error": words, "log": "its worker is gone; see the worker's own log"}
+        return {"error": words}
 
-    def _take(self, result: dict[str, Any], key: str) -> None:
+    def _take(self, name: str, result: dict[str, Any]) -> None:
         """Write what travelled, and note that the piece is done."""
         pieces.unpack(result.get("files", {}))
         if result.get("ledger"):
@@ -385,13 +267,28 @@ class Grid:
 
             folder = paths.StudyPaths(self.study).measured / "attention"
             Ledger(folder, {}).merge(result["ledger"])
-        write_json(self._notes / f"{key}.json", result["outputs"])
+        write_json(self._notes / f"{self.keys[name]}.json", result["outputs"])
 
-    def _leave_out(self, name: str, waiting: dict[str, set[str]]) -> None:
-        for later in [other for other, after in waiting.items() if name in after]:
-            if waiting.pop(later, None) is not None:
+    def _release(self) -> None:
+        """Let workers forget the files that no piece will ask for; they are on our disk."""
+        left = (*self.waiting, *self.soon, *self.running)
+        asked = {other for name in left for other in self.by_id[name].after}
+        for name in self.done.keys() - asked:
+            if not isinstance(self.done[name], list):
+                self.done[name] = self._found(name) or []
+
+    def _give_up(self, name: str, error: str, log: str = "") -> None:
+        """Try a piece no more; without the end of its log, that is read here, if it is here."""
+        log = log or pieces.end_of(pieces.log_of(self.study, name))
+        self.soon.pop(name, None)
+        self.failed[name] = {"error": error, "log": log}
+        self._leave_out(name)
+
+    def _leave_out(self, name: str) -> None:
+        for later in [other for other, after in self.waiting.items() if name in after]:
+            if self.waiting.pop(later, None) is not None:
                 self.left_out.append(later)
-                self._leave_out(later, waiting)
+                self._leave_out(later)
 
 
 # --- a study -------------------------------------------------------------------------------------
@@ -423,7 +320,7 @@ def step(study: str, stage: str) -> None:
         raise StudyError(f"the step {stage} of {study} failed; see above.")
 
 
-def bring(study: str, connect: Callable[[], Any], foreign: bool) -> int:
+def bring(study: str, connect: Callable[[], AbstractContextManager[Cluster]], foreign: bool) -> int:
     """Bring a study's measuring steps up to date. Returns 0, or 1 where a piece has failed.
 
     Args:
@@ -435,6 +332,7 @@ def bring(study: str, connect: Callable[[], Any], foreign: bool) -> int:
             f"study {study} is not in `run` of params.yaml, so DVC does not know its steps. Put it "
             "there, and run again."
         )
+    check_studies.check(study)
     todo = to_do(study)
     if not todo:
         say(f"{study}: models and maps are measured; `make repro` adds remedies and pages.")
@@ -452,18 +350,18 @@ def bring(study: str, connect: Callable[[], Any], foreign: bool) -> int:
         step(study, "masks")
     trunk = sections["train"]["trunk"]
     pieces.prepared(trunk)  # fetched once, before any worker asks
-    with connect() as (client, gpus):
-        crew = Crew(client, study, gpus)
+    with connect() as cluster:
+        crew = Crew(cluster, study)
         grid = Grid(crew, study, sections)
+        crew.wait()
         if chunks:
-            crew.wait()
             if not crew.carry and not grid.make(chunks):  # originals do not travel
                 return tell(grid)
             step(study, "masks")
-            for worker in crew.admitted if crew.carry else ():
-                crew.send(worker)
+            if crew.carry:
+                crew.send(crew.admitted)
         crew.make_ready(trunk)
-        if not grid.make(pieces.of_study(sections)):
+        if not grid.make(pieces.of_study(sections, bool(crew.carry))):
             return tell(grid)
     for stage in ("train", "shift", "attention"):
         if stage in todo:
@@ -475,7 +373,7 @@ def bring(study: str, connect: Callable[[], Any], foreign: bool) -> int:
 def tell(grid: Grid) -> int:
     """Name the pieces that failed, with the end of their logs, and those that needed them."""
     for name, result in grid.failed.items():
-        print(f"\n{name} failed {grid.tries} times: {result['error']}", file=sys.stderr)
+        print(f"\n{name} was given up: {result['error']}", file=sys.stderr)
         print(f"its log: {pieces.log_of(grid.study, name)}, which ends in", file=sys.stderr)
         print(result["log"], file=sys.stderr)
     if grid.left_out:
@@ -499,11 +397,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, default=0, help="of a cluster on this machine")
     asked = parser.parse_args(argv)
 
-    def connect() -> Any:
+    def connect() -> AbstractContextManager[Cluster]:
         return connected(asked.scheduler, asked.cluster, asked.workers)
 
     def run() -> int:
-        _dask()
+        dask_itself()
         return bring(asked.study, connect, bool(asked.scheduler or asked.cluster))
 
     return in_words(run)

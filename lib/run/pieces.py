@@ -31,7 +31,7 @@ ROOMS = (
 )  # fmt: skip
 PACKAGES = (
     "torch", "torchvision", "timm", "pytorch-metric-learning", "numpy", "scipy", "pandas", "pillow",
-    "openvino", "rembg",
+    "openvino", "rembg", "pyarrow", "captum",
 )  # fmt: skip
 UNTRAINED = "none-untrained-0"
 CHECKS = ("methods", "cascade", "faithfulness", "stability")  # attention tables that take long
@@ -69,17 +69,20 @@ def of_masks(study: str, source: str) -> list[Piece]:
     jobs = rembg_models.chunks(base, study, store, source_files(study))
     return [
         Piece("masks", f"{base}-{target.stem}", {
-            "model": model, "files": [str(file) for file in files],
+            "model": model, "files": [_name(file) for file in files],
             "sizes": [[int(side) for side in size] for size in sizes], "target": _relative(target),
         })
         for model, files, sizes, target in jobs
     ]  # fmt: skip
 
 
-def of_study(sections: dict[str, dict[str, Any]]) -> list[Piece]:
+def of_study(sections: dict[str, dict[str, Any]], carry: bool = False) -> list[Piece]:
     """All pieces after the masks, from the study's sections of params.yaml alone.
 
     Every piece comes after those that it would otherwise compute itself.
+
+    Args:
+        carry: machines do not see our folder: masks that need the original files are no pieces.
     """
     from lib.evaluation import embeddings
     from lib.evaluation.measured import name_of
@@ -123,7 +126,7 @@ def of_study(sections: dict[str, dict[str, Any]]) -> list[Piece]:
         more = ("check/methods",) if check in ("cascade", "faithfulness") else ()
         found.append(Piece("check", check, {"check": check}, (*seen, *more)))
     for variant in shift["mask_variants"]:
-        quick = variant in SOURCES and SOURCES[variant].make is not rembg_masks
+        quick = variant in SOURCES and SOURCES[variant].make is not rembg_masks and not carry
         if variant in TRANSFORMS or quick:  # rembg's masks take all cores: the step makes them
             needed = tuple(f"{kind}/{name}{end}" for name in first
                            for kind, end in (("model", ""), ("embedding", "-clean-0")))  # fmt: skip
@@ -156,7 +159,9 @@ def start(gpus: int = 0, dask_worker: Any = None) -> dict[str, Any]:
         dask_worker: filled in by Dask.
     """
     if gpus:  # before torch looks at the GPUs
-        os.environ["CUDA_VISIBLE_DEVICES"] = str(int(dask_worker.name) % gpus)
+        given = os.environ.get("CUDA_VISIBLE_DEVICES", "").replace(" ", "")  # numbers or UUIDs
+        names = given.split(",")[:gpus] if given else [str(number) for number in range(gpus)]
+        os.environ["CUDA_VISIBLE_DEVICES"] = names[int(dask_worker.name) % len(names)]
     return identity()
 
 
@@ -222,6 +227,11 @@ def receive(name: str, offset: int, part: bytes, whole: dict[str, Any]) -> bool:
 
 def _relative(file: Path) -> str:
     return file.relative_to(paths.ROOT).as_posix()
+
+
+def _name(file: Path) -> str:
+    """As `_relative`; a file outside the root, such as a mirror's, by its whole path."""
+    return _relative(file) if file.is_relative_to(paths.ROOT) else str(file)
 
 
 def inside(name: str) -> Path:
@@ -334,7 +344,7 @@ def _masks(work: Work) -> list[Path]:
 
     given = work.given
     sizes = [(width, height) for width, height in given["sizes"]]
-    files = [Path(file) for file in given["files"]]
+    files = [paths.ROOT / file for file in given["files"]]
     return [make_chunk((given["model"], files, sizes, paths.ROOT / given["target"]))]
 
 
@@ -419,6 +429,13 @@ def log_of(study: str, piece_id: str) -> Path:
     return paths.StudyPaths(study).scratch / "grid" / f"{piece_id.replace('/', '-')}.log"
 
 
+def end_of(log: Path) -> str:
+    """Its last lines; what to do where it lies on another machine."""
+    if not log.exists():
+        return "(it is on the machine that made the piece, beside the worker's own log)"
+    return "\n".join(log.read_text(encoding="utf-8").splitlines()[-30:])
+
+
 @contextmanager
 def _told_to(log: Path) -> Iterator[None]:
     """Everything said goes to a file; a worker makes one piece at a time."""
@@ -461,9 +478,8 @@ def run(text: str, *before: dict[str, Any]) -> dict[str, Any]:
                 return found | (_carried(work, outputs) if told["carry"] else {})
             except Exception as error:
                 say(traceback.format_exc())
-                last = log.read_text(encoding="utf-8").splitlines()[-30:]
                 words = str(error) if isinstance(error, StudyError) else repr(error)
-                return {"error": words, "log": "\n".join(last)}
+                return {"error": words, "log": end_of(log)}
 
 
 def _names(files: list[Path]) -> list[str]:

@@ -51,4 +51,4 @@ def test_dask_is_imported_by_the_grid_alone() -> None:
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             if {name.split(".")[0] for name in names} & {"dask", "distributed", "dask_jobqueue"}:
                 found.add(file.relative_to(paths.LIB).as_posix())
-    assert found == {"run/grid.py"}
+    assert found == {"run/machines.py"}

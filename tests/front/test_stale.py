@@ -125,8 +125,8 @@ def test_pipelines_of_their_own_and_the_front_page(repository: Path, capsys) -> 
     stale.main()
     said = "Stale: changed since these results were made: "
     assert sorted(capsys.readouterr().out.splitlines()) == [
-        f"alone: {said}data (data/facts).",
-        f"front page: {said}results (reports/index.html).",
+        f"alone: {said}data (data/facts); pages (08_alone).",
+        f"front page: {said}results (reports/index.html); pages (index, local).",
         f"mine: {said}data (data/facts); results ({', '.join(names)}).",
     ]
 

@@ -62,6 +62,8 @@ WRONG = [
     ({"attention": {"copies_levels": []}}, "`copies_levels` is"),
     ({"attention": {"noise_levels": [0.1, 0.1]}}, "`noise_levels` is"),
     ({"attention": {"noise": "much"}}, "takes float"),
+    ({"remedies": {"conditions": ["clean"]}}, "remedies. lack 'random_background': page 07"),
+    ({"remedies": {"conditions": ["random_background"]}}, "must hold 'clean'"),
     ({"masks": {"source": "u3net"}}, "unknown mask source"),
     ({"masks": {"source": "box"}}, "no bounding boxes"),
     ({"masks": {"compare": ["u2net", 3]}}, "list of str and holds 3"),

@@ -1,7 +1,7 @@
 """A study's pieces on many machines: handed out, refused, repeated; the serial run's bytes."""
 
+import contextlib
 import json
-import os
 import pickle
 import pickletools
 import shutil
@@ -14,16 +14,25 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import psutil
 import pytest
+from PIL import Image
 
 from benchmarks import schedule
 from lib.core import params, paths
 from lib.core.errors import StudyError
 from lib.core.files import digest, noted, write_json
 from lib.core.stage import locked
-from lib.run import grid, pieces
+from lib.data import prepare
+from lib.data.store import Store
+from lib.evaluation import measured
+from lib.masks import rembg_models
+from lib.run import grid, machines, pieces
+from lib.run.machines import Cluster, Crew
 from lib.run.pieces import Piece
+from lib.training import study
+from tests.masks.test_masks import OPTIONS
 from tests.pipeline.test_pipeline import Clone
 
 distributed = pytest.importorskip("distributed")
@@ -115,16 +124,6 @@ def test_written_files_are_noted_in_their_own_block_only(home: Path) -> None:
     assert [file.name for file in outer] == ["a.json"] and [f.name for f in inner] == ["b.json"]
 
 
-def test_every_worker_of_our_own_cluster_gets_a_gpu_of_its_own(monkeypatch) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    monkeypatch.setattr(pieces, "identity", dict)
-    seen = []
-    for name in range(3):
-        pieces.start(2, dask_worker=SimpleNamespace(name=name))
-        seen.append(os.environ["CUDA_VISIBLE_DEVICES"])
-    assert seen == ["0", "1", "0"]
-
-
 # --- handing out, on a cluster of threads and a study of toys -------------------------------------
 
 
@@ -151,9 +150,9 @@ def toys(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespac
     ):
 
         def new(**more: object) -> grid.Grid:
-            return grid.Grid(grid.Crew(client, "toys", **more), "toys", SECTIONS)
+            return grid.Grid(Crew(Cluster(client), "toys", **more), "toys", SECTIONS)
 
-        yield SimpleNamespace(made=made, grid=new)
+        yield SimpleNamespace(made=made, grid=new, client=client)
 
 
 def toy(name: str, *after: str, **given: int) -> Piece:
@@ -206,11 +205,112 @@ def test_what_travels_is_written_by_the_client(toys) -> None:
 
 
 def test_machines_of_other_code_are_refused_and_none_is_an_error(toys, monkeypatch) -> None:
-    monkeypatch.setattr(grid, "GRACE", 0.0)
+    monkeypatch.setattr(machines, "GRACE", 0.0)
     one = toys.grid(own=pieces.identity() | {"torch": "0.4"})
     with pytest.raises(StudyError, match="torch .* instead of 0.4"):
         one.make([toy("a")])
     assert toys.made == []
+
+
+def test_a_machine_has_one_piece_at_a_time_and_the_longest_kinds_go_first(toys, monkeypatch):
+    """The cluster's one worker has two threads: Dask by itself would run two."""
+    one, handed = toys.grid(), []
+    submit = one._submit
+
+    def watched(name: str, worker: str) -> object:
+        handed.append(name)
+        assert not one.running
+        return submit(name, worker)
+
+    monkeypatch.setattr(one, "_submit", watched)
+    assert one.make([Piece("embedding", "b"), toy("a"), toy("c")])
+    assert handed == ["model/a", "model/c", "embedding/b"]
+
+
+def test_a_repeated_piece_finds_the_files_that_travelled_to_it_again(toys, monkeypatch, home):
+    file, seen = home / "data" / "scratch" / "toys" / "a.json", []
+
+    def work(toy: pieces.Work) -> list[Path]:
+        if toy.name == "a":
+            write_json(file, 1)
+        else:
+            seen.append(file.exists())
+            file.unlink()
+            if len(seen) < 3:
+                raise StudyError("once more")
+        return []
+
+    monkeypatch.setattr(pieces, "KINDS", {"model": work})
+    assert toys.grid(carry=True).make([toy("a"), toy("b", "a")])
+    assert seen == [True, True, True]
+
+
+def test_a_piece_whose_input_went_with_a_machine_is_handed_out_again_from_our_disk(home) -> None:
+    """`b` runs on w2 and needs the files of `a`, which only w1 had."""
+    crew = Crew(Cluster(None), "toys", carry=True, own={}, admitted={"w2"})
+    one = grid.Grid(crew, "toys", SECTIONS)
+    one._begin([toy("a"), toy("b", "a"), toy("c")])
+    write_json(home / "data/scratch/toys/a.json", 1)
+    one._take("model/a", {"outputs": ["data/scratch/toys/a.json"]})
+    one.waiting = {}
+    one.done = {"model/a": SimpleNamespace(status="lost")}
+    cancelled = []
+    futures = {
+        name: SimpleNamespace(done=lambda: False, cancel=lambda name=name: cancelled.append(name))
+        for name in "bc"
+    }
+    one.running = {"model/b": (futures["b"], "w2"), "model/c": (futures["c"], "w2")}
+    one._find_lost()
+    assert set(one.running) == {"model/c"} and set(one.soon) == {"model/b"} and cancelled == ["b"]
+    assert one._travelling(one.done["model/a"]) == {"files": {"data/scratch/toys/a.json": b"1\n"}}
+    assert not one.lost  # no machine died over it
+
+
+PRELOAD = """
+import os, signal, time
+from pathlib import Path
+from lib.core import paths
+from lib.core.files import write_json
+from lib.run import pieces
+
+paths.ROOT = Path({home!r})
+
+def work(toy):
+    with open(paths.ROOT / "begun.txt", "a") as stream:
+        stream.write(toy.name + " ")
+    if toy.name == "deadly":
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(0.3)
+    write_json(paths.ROOT / "data" / "scratch" / "toys" / (toy.name + ".json"), 1)
+    return []
+
+pieces.KINDS = {{"model": work}}
+pieces.identity = dict
+"""
+
+
+@pytest.mark.slow
+def test_a_piece_that_kills_its_worker_costs_no_other_piece(home, monkeypatch, capfd) -> None:
+    monkeypatch.setattr(grid, "LOST", 2)
+    monkeypatch.setattr(socket, "getaddrinfo", ADDRESSES)
+    (home / "toys.py").write_text(PRELOAD.format(home=str(home)))
+    with (
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None,
+            memory_limit=0, preload=[str(home / "toys.py")], silence_logs=50,
+        ) as cluster,
+        distributed.Client(cluster) as client,
+    ):  # fmt: skip
+        one = grid.Grid(Crew(Cluster(client), "toys", own={}), "toys", SECTIONS)
+        others = [f"good{n}" for n in range(12)]
+        assert not one.make([toy("deadly"), toy("after", "deadly"), *map(toy, others)])
+    begun = (home / "begun.txt").read_text().split()
+    assert sorted(begun) == sorted(["deadly"] * 2 + others)
+    assert set(one.failed) == {"model/deadly"} and one.left_out == ["model/after"]
+    assert not one.tried and one.lost == {"model/deadly": 2}
+    assert grid.tell(one) == 1
+    told = capfd.readouterr().err
+    assert "is gone (1 of 2)" in told and "2 workers were lost over it" in told
 
 
 def test_time_left_counts_kinds_that_were_not_seen_yet() -> None:
@@ -222,21 +322,6 @@ def test_time_left_counts_kinds_that_were_not_seen_yet() -> None:
     assert one.left(4) == pytest.approx(2 * rest / 4)
 
 
-def test_a_file_for_jobs_of_a_cluster(tmp_path: Path) -> None:
-    pytest.importorskip("dask_jobqueue")
-    file = tmp_path / "slurm.yaml"
-    file.write_text(
-        "class: SLURMCluster\njobs: 0\noptions: {queue: gpu, cores: 1, memory: 16GB, "
-        "interface: lo, job_extra_directives: ['--gres=gpu:1']}\n"
-    )
-    with grid.jobs_of(str(file)) as made:
-        script = made.job_script()
-    assert "#SBATCH -p gpu" in script and "#SBATCH --gres=gpu:1" in script
-    file.write_text("class: os.system\noptions: {}\n")
-    with pytest.raises(StudyError, match="SLURMCluster"):
-        grid.jobs_of(str(file))
-
-
 def test_the_simulated_schedule_of_a_grid_small_enough_to_draw() -> None:
     """Two machines: a(3) then c(4) on one, b(2) d(2) on the other; e(1) needs both ends."""
     rows = [("a", 3, ()), ("b", 2, ()), ("c", 4, ("a",)), ("d", 2, ("b",)), ("e", 1, ("c", "d"))]
@@ -245,6 +330,114 @@ def test_the_simulated_schedule_of_a_grid_small_enough_to_draw() -> None:
     first = [schedule.Job("x", "embedding", (), 1), schedule.Job("y", "model", (), 5)]
     assert schedule.simulate([*first, schedule.Job("z", "embedding", ("y",), 5)], 1) == 11
     assert schedule.simulate([*first, schedule.Job("z", "embedding", ("y",), 5)], 2) == 10
+
+
+# --- masks as pieces ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def masked(toys, home, monkeypatch) -> SimpleNamespace:
+    """A rendered study of 12 images whose masks, by u2netp, are to be made in chunks of five."""
+    prepare.prepare_images("drawn", "rendered", 40, OPTIONS)
+    predicted: list[tuple] = []
+
+    def predict(name: str, image: Image.Image) -> Image.Image:
+        predicted.append(image.size)
+        return image.convert("L")
+
+    steps: list[str] = []
+    sections = SECTIONS | {"masks": {"source": "u2netp+eroded"}, "train": {"trunk": "small"}}
+    monkeypatch.setattr(rembg_models, "predict", predict)
+    monkeypatch.setattr(rembg_models, "fetch", lambda name: predicted.append(name))
+    monkeypatch.setattr(rembg_models, "CHUNK", 5)
+    monkeypatch.setattr(pieces, "KINDS", pieces.KINDS | {"masks": pieces._masks})
+    monkeypatch.setattr(pieces, "of_study", lambda *_: [toy("a")])
+    monkeypatch.setattr(pieces, "prepared", lambda trunk: None)
+    monkeypatch.setattr(params, "study", lambda name: sections)
+    monkeypatch.setattr(params, "everything", lambda: {"run": ["drawn"]})
+    monkeypatch.setattr(grid.check_studies, "check", lambda name: sections)
+    monkeypatch.setattr(grid, "to_do", lambda name: ["masks", "train", "shift", "attention"])
+    monkeypatch.setattr(grid, "step", lambda study, stage: steps.append(stage))
+
+    @contextlib.contextmanager
+    def connect() -> Iterator[Cluster]:
+        yield Cluster(toys.client)
+
+    return SimpleNamespace(predicted=predicted, steps=steps, connect=connect, made=toys.made)
+
+
+def test_masks_are_made_as_pieces_and_the_step_finds_them(masked, monkeypatch) -> None:
+    assert grid.bring("drawn", masked.connect, foreign=True) == 0
+    assert masked.steps == ["masks", "train", "shift", "attention"] and masked.made == ["a"]
+    store = Store.open(paths.StudyPaths("drawn").prepared / "images")
+    assert masked.predicted[0] == "u2netp" and len(masked.predicted) == 1 + 12
+    found = list(rembg_models.rembg_masks("u2netp", "drawn", store, 1))
+    assert len(masked.predicted) == 1 + 12 + 1  # fetched again, and no image looked at again
+    for row, mask in enumerate(found):
+        wanted = np.asarray(Image.fromarray(store.image(row)).convert("L"))
+        assert mask.shape == wanted.shape and np.abs(mask.astype(int) - wanted).mean() < 12
+    assert grid.bring("drawn", masked.connect, foreign=True) == 0  # nothing is left to be made
+    assert masked.made == ["a"] and len(masked.predicted) == 1 + 12 + 2
+
+
+def test_masks_go_by_names_in_our_folder_and_by_whole_paths_outside(masked, home) -> None:
+    chunks = pieces.of_masks("drawn", "u2netp+eroded")
+    assert [len(chunk.given["files"]) for chunk in chunks] == [5, 5, 2]
+    assert all((home / name).is_file() for chunk in chunks for name in chunk.given["files"])
+    assert not any(name.startswith("/") for chunk in chunks for name in chunk.given["files"])
+    assert pieces._name(Path("/mirror/a.jpg")) == "/mirror/a.jpg"
+    assert pieces.of_masks("drawn", "true") == []  # the step makes these in a moment
+
+
+def test_on_one_machine_and_without_a_shared_folder_the_step_makes_the_masks(
+    masked, monkeypatch
+) -> None:
+    assert grid.bring("drawn", masked.connect, foreign=False) == 0
+    assert masked.steps[0] == "masks" and masked.predicted == []
+    sent = []
+    monkeypatch.setattr(Crew, "send", lambda crew, workers: sent.append(set(workers)))
+    monkeypatch.setattr(Crew, "_seen", lambda crew, workers: dict.fromkeys(workers, False))
+    assert grid.bring("drawn", masked.connect, foreign=True) == 0
+    assert masked.steps[4:] == ["masks", "train", "shift", "attention"]
+    assert masked.predicted == ["u2netp"]
+    assert len(sent) == 2 and len(sent[1]) == 1  # at admission, and once more with the masks
+
+
+def test_masks_that_fail_end_it_before_the_step(masked, monkeypatch, capsys) -> None:
+    def fails(*_: object) -> None:
+        raise StudyError("no such photograph")
+
+    monkeypatch.setattr(rembg_models, "predict", fails)
+    assert grid.bring("drawn", masked.connect, foreign=True) == 1
+    assert masked.steps == [] and masked.made == []
+    assert "masks/u2netp-0000000 was given up: no such photograph" in capsys.readouterr().err
+
+
+def test_variants_that_need_the_photographs_are_no_pieces_where_files_travel() -> None:
+    sections = params.study("cub200")
+    sections["shift"] = {**sections["shift"], "mask_variants": ["eroded", "true", "u2netp"]}
+    for carry, wanted in ((False, ["eroded", "true"]), (True, ["eroded"])):
+        found = [p.name for p in pieces.of_study(sections, carry) if p.kind == "variant"]
+        assert found == wanted
+
+
+@pytest.mark.parametrize("losses", [["triplet"], ["triplet", "arcface"]])
+def test_checks_and_variants_are_of_the_models_that_the_step_takes(losses: list[str]) -> None:
+    """The step: every arm of the first loss and seed, in the order of training."""
+    sections = params.study("cub200")
+    sections["train"] = {**sections["train"], "losses": losses, "seeds": [3, 4]}
+    work = pieces.Work("cub200", "methods", {}, sections)
+    monkey = {"model": lambda self, name: (name,)}
+    recipes = study.recipes("cub200", **sections["train"])
+    first = [measured.name_of(r.loss, r.arm, r.seed) for r in recipes
+             if (r.loss, r.seed) == (recipes[0].loss, recipes[0].seed)]  # fmt: skip
+    found = type("Named", (pieces.Work,), monkey)(**vars(work)).first()
+    assert found == first == [f"triplet-{arm}-3" for arm in sections["train"]["arms"]]
+    by_id = {piece.id: piece for piece in pieces.of_study(sections)}
+    for piece in by_id.values():
+        if piece.kind in ("check", "variant"):
+            assert {f"model/{name}" for name in first} <= set(piece.after)
+    assert set(grid.USUAL) == set(pieces.KINDS)
 
 
 # --- the tiny study, end to end ------------------------------------------------------------------
@@ -308,7 +501,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     )
 
 
-def holder(parent: int, file: str, patience: float = 240) -> psutil.Process:
+def holder(parent: int, file: str, patience: float = 600) -> psutil.Process:
     """The process under `parent` that has a file open, once there is one."""
     until = time.monotonic() + patience
     while time.monotonic() < until:
@@ -334,8 +527,8 @@ class TestEndToEnd:
     pytestmark = end_to_end
 
     def test_our_own_cluster_listens_here_and_to_us_only(self) -> None:
-        with grid.connected(workers=1) as (client, _):
-            address = client.scheduler.address
+        with machines.connected(workers=1) as cluster:
+            address = cluster.client.scheduler.address
             assert address.startswith("tls://127.0.0.1:")
             with pytest.raises((OSError, TypeError)):  # without the certificate of this run
                 distributed.Client(address, timeout="5s").close()
