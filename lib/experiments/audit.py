@@ -17,6 +17,7 @@ import pandas as pd
 from lib.attention import attribution
 from lib.core import paths
 from lib.core.errors import StudyError
+from lib.core.files import key_of
 from lib.core.progress import say, track
 from lib.core.stage import one_at_a_time
 from lib.evaluation import effects, embeddings, models
@@ -86,6 +87,8 @@ class Asked:
         if self.attention not in (NONE, *attribution.METHODS):
             known = ", ".join([NONE, *attribution.METHODS])
             raise StudyError(f"unknown attention {self.attention!r}; known: {known}")
+        if self.gallery and self.images == audit_images.DEMO:
+            raise StudyError("gallery is the catalogue of your images: give their folder (images).")
         if self.draws < 1 or self.limit < 0 or self.attention_images < 1:
             raise StudyError("draws and attention_images are 1 or more, limit is 0 or more.")
 
@@ -97,7 +100,11 @@ def short(model: str) -> str:
 
 def name_of(asked: Asked) -> str:
     """A name for the page: what was audited, on what."""
-    parts = (short(asked.model), Path(asked.images).expanduser().absolute().name)
+    places = [str(Path(place).expanduser().absolute()) for place in (asked.images, asked.gallery)]
+    parts = [short(asked.model), Path(places[0]).name]
+    model = str(Path(asked.model).absolute()) if Path(asked.model).is_file() else asked.model
+    if asked.images != audit_images.DEMO or model != asked.model:  # others may be called the same
+        parts.append(key_of(model=model, weights=asked.weights, places=places)[:6])
     return "-".join(re.sub(r"[^\w.]+", "-", part).strip("-.") or "images" for part in parts)
 
 
@@ -183,15 +190,17 @@ def audit(asked: Asked) -> Audit:
         given = replace(given, size=DEMO_SIZE)
     model = opened(asked.model, given)
     say(f"model: {model.name}, {model.kind}: {model.size} pixels, {model.normalise}")
-    for sentence in model.told:
+    for sentence in filter(None, [model.assumed, *model.told]):
         say(sentence)
-    if asked.attention not in (NONE, "occlusion") and not model.differentiable():
-        raise StudyError(
-            f"{asked.attention} needs gradients, which {model.name} has not: occlusion"
-        )
     both = {"model": model}
     if asked.reference and asked.reference != asked.model:
         both["reference"] = opened(asked.reference, Given(size=model.size))
+    for one in both.values() if asked.attention != NONE else ():
+        if asked.attention not in (able := one.methods()):
+            raise StudyError(
+                f"attention {asked.attention} does not work with {one.name}, which gives no "
+                f"gradient or no feature map; what does: {', '.join([*able, NONE])}."
+            )
     side = math.ceil(model.size / TEST_CROP)
     study = audit_images.prepare(
         asked.images, asked.gallery, side, asked.limit, asked.masks, asked.backgrounds, asked.seed
