@@ -193,8 +193,32 @@ def test_what_cannot_be_done_is_refused_before_anything_runs(wrong: dict) -> Non
 
 
 def test_a_gradient_of_what_has_none_is_refused(asked) -> None:
-    with pytest.raises(StudyError, match="occlusion"):
-        audit(asked("border", attention="smoothgrad"))
+    for method in ("smoothgrad", "grad_cam"):
+        with pytest.raises(StudyError, match="occlusion"):
+            audit(asked("border", attention=method))
+
+
+def test_a_gallery_inside_the_images_is_no_query_and_splits_are_honoured(home: Path) -> None:
+    for part in ("train", "test", "catalogue"):
+        catalogue(home / part, images=2)
+        (home / part / "labels.csv").unlink()
+        shutil.rmtree(home / part / "masks")
+    for part in ("train", "test"):
+        (home / part / "images").rename(home / f"shop-{part}")
+    (home / "queries").mkdir()
+    for part in ("train", "test"):
+        (home / f"shop-{part}").rename(home / "queries" / part)
+    gallery = str(home / "catalogue" / "images")
+    table = audit_images.tables(str(home / "queries"), gallery)[3]
+    assert table.groupby("side")["in_search"].sum().to_dict() == {"gallery": 12, "query": 12}
+    assert set(table.loc[~table["in_search"], "side"]) == {"query"}
+    (home / "catalogue" / "images").rename(home / "queries" / "test" / "catalogue")
+    images, gallery = home / "queries" / "test", home / "queries" / "test" / "catalogue"
+    table = audit_images.tables(str(images), str(gallery))[3]
+    queries = table.loc[table["side"] == "query", "path"]
+    assert len(queries) == 12 and not queries.str.startswith("catalogue/").any()
+    (told,) = audit_images.inside_gallery(str(images), str(gallery))
+    assert told.startswith("12 images")
 
 
 def test_attention_by_occlusion_tells_object_from_place(asked) -> None:
