@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -195,6 +195,7 @@ def prepare(
     backgrounds: str,
     seed: int = 0,
     searched: bool = True,
+    announce: Callable[[int], None] | None = None,
 ) -> Images:
     """Read, sample, decode and mask; what is done is kept for the next audit of these images.
 
@@ -206,6 +207,7 @@ def prepare(
         masks: key of lib.masks.sources. backgrounds: as in params.yaml, or "auto": the paper's
             photographs, or drawn ones where those cannot be had.
         searched: False takes all images, whatever their split, and asks for no classes.
+        announce: is told before the masks how many images there are.
     """
     dataset, options, folder, every = tables(images, gallery)
     if not searched:
@@ -231,6 +233,8 @@ def prepare(
         check(store.index, images)
     told += _losses(table, store.index, every)
     source = _backgrounds(study, backgrounds, side, dataset == "rendered", told)
+    if announce:
+        announce(len(store.index))
     say(f"masks by {masks}")
     sources.make_masks(study, masks)
     scenes = Scenes(study, masks, hardware.device())

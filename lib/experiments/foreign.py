@@ -272,7 +272,7 @@ class _Quick(nn.Module):
 
 
 def _assumed(opened: Opened, given: Given, used: Normalise, size: int) -> str:
-    """What nobody said of a model's input and is taken for granted, in a sentence; "" if nothing."""
+    """What nobody said of a model's input and is taken for granted, in a sentence or ""."""
     if opened.known:
         return ""
     scaled = opened.normalise is not PLAIN
@@ -288,7 +288,7 @@ def _assumed(opened: Opened, given: Given, used: Normalise, size: int) -> str:
         return ""
     return (
         f"Assumed of the model's input, since neither its file nor you say it: {words}. If that is "
-        "wrong, so are the numbers: --mean, --std, --bgr and --size say otherwise."
+        f"wrong, so are the numbers: {'--mean, --std, ' * scaled}--bgr and --size say otherwise."
     )
 
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from PIL import Image
 from lib.core.errors import StudyError
 from lib.evaluation import remedies, statistics
 from lib.experiments import audit_images
-from lib.experiments.audit import Asked, audit
+from lib.experiments.audit import Asked, audit, expected
 from lib.experiments.audit_search import CLEAN, NONE, QUERY, SHIFTED, Pass, Search
 from lib.experiments.audit_tables import plain, ratio
 from tests.experiments import small_audit
@@ -219,6 +220,34 @@ def test_a_gallery_inside_the_images_is_no_query_and_splits_are_honoured(home: P
     assert len(queries) == 12 and not queries.str.startswith("catalogue/").any()
     (told,) = audit_images.inside_gallery(str(images), str(gallery))
     assert told.startswith("12 images")
+
+
+def test_the_time_is_said_before_the_masks_and_holds_masks_and_attention(
+    asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    for module in ("audit", "audit_images"):
+        monkeypatch.setattr(f"lib.experiments.{module}.say", said.append)
+    audit(asked("border", remedies=()))
+    times = [at for at, text in enumerate(said) if " min at most" in text]
+    masks = [at for at, text in enumerate(said) if text.startswith("masks by")]
+    assert len(times) == 2 and times[0] < masks[0] < times[1]
+    monkeypatch.setattr("lib.core.hardware.workers", lambda: 2)
+    bare = Asked(attention="none", remedies=(), masks="u2netp")
+    least = expected(bare, 0.0, 1, 400, 400, 0)
+    assert least == pytest.approx(400 * 0.29 / 2 / 60)
+    more = expected(replace(bare, remedies=("cut_out",)), 0.0, 1, 400, 400, 0)
+    assert more == pytest.approx(3 * least)
+    seen = replace(bare, attention="occlusion")
+    assert expected(seen, 1.0, 2, 400, 0, 0) == pytest.approx(24 * 65 * 2 / 60)
+
+
+@pytest.mark.slow
+def test_the_real_trunk_is_pooled_under_the_mask(asked) -> None:
+    names = {"model": "efficientnet_lite0", "remedies": ("cut_out", "late_mask"), "draws": 1}
+    found = audit(replace(asked("border", attention="grad_cam", attention_images=2), **names))
+    assert set(found.remedies["remedy"]) == {"cut_out", "late_mask"}
+    assert len(found.attention) == 1 and not any("late_mask" in told for told in found.told)
 
 
 def test_attention_by_occlusion_tells_object_from_place(asked) -> None:
