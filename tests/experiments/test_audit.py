@@ -242,14 +242,6 @@ def test_the_time_is_said_before_the_masks_and_holds_masks_and_attention(
     assert expected(seen, 1.0, 2, 400, 0, 0) == pytest.approx(24 * 65 * 2 / 60)
 
 
-@pytest.mark.slow
-def test_the_real_trunk_is_pooled_under_the_mask(asked) -> None:
-    names = {"model": "efficientnet_lite0", "remedies": ("cut_out", "late_mask"), "draws": 1}
-    found = audit(replace(asked("border", attention="grad_cam", attention_images=2), **names))
-    assert set(found.remedies["remedy"]) == {"cut_out", "late_mask"}
-    assert len(found.attention) == 1 and not any("late_mask" in told for told in found.told)
-
-
 def test_attention_by_occlusion_tells_object_from_place(asked) -> None:
     names = {"conditions": (CLEAN, SHIFTED), "remedies": (), "attention": "occlusion"}
     scores = {
