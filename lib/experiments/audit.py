@@ -12,23 +12,39 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from lib.attention import attribution
-from lib.core import paths
+from lib.core import hardware, paths
 from lib.core.errors import StudyError
+from lib.core.files import key_of
 from lib.core.progress import say, track
 from lib.core.stage import one_at_a_time
 from lib.evaluation import effects, embeddings, models
 from lib.evaluation.remedies import REMEDIES
 from lib.experiments import audit_images, audit_pictures, foreign
-from lib.experiments.audit_search import CLEAN, NONE, PLACES, QUERY, SHIFTED, Pass, Search
+from lib.experiments.audit_search import (
+    CLEAN,
+    NONE,
+    PLACES,
+    QUERY,
+    SHIFTED,
+    Pass,
+    Search,
+    predictor,
+)
 from lib.experiments.audit_tables import METRIC, levels_of, mask_facts, plain, remedy_table
 from lib.experiments.foreign import Foreign, Given
 from lib.images import conditions as test_conditions
 from lib.images.crops import TEST_CROP
+from lib.masks import rembg_models
 from lib.models.trunks import TRUNKS
 
+MASK_SECONDS = 0.29  # of a core for a mask by u2netp at its own 320 pixels
+# Forward passes that a map of attention takes, a backward one counted as two
+FORWARDS = {"occlusion": 65, "smoothgrad": 75, "gradient": 3, "grad_cam": 3}
+FORWARDS |= {"integrated_gradients": 48}
 DEMO_SIZE = 96  # pixels of a trunk's input, where the demo's small drawings are looked at
 CONDITIONS = (
     CLEAN, SHIFTED, PLACES, "same_class_background", "other_class_background", "own_background",
@@ -86,6 +102,8 @@ class Asked:
         if self.attention not in (NONE, *attribution.METHODS):
             known = ", ".join([NONE, *attribution.METHODS])
             raise StudyError(f"unknown attention {self.attention!r}; known: {known}")
+        if self.gallery and self.images == audit_images.DEMO:
+            raise StudyError("gallery is the catalogue of your images: give their folder (images).")
         if self.draws < 1 or self.limit < 0 or self.attention_images < 1:
             raise StudyError("draws and attention_images are 1 or more, limit is 0 or more.")
 
@@ -97,7 +115,11 @@ def short(model: str) -> str:
 
 def name_of(asked: Asked) -> str:
     """A name for the page: what was audited, on what."""
-    parts = (short(asked.model), Path(asked.images).expanduser().absolute().name)
+    places = [str(Path(place).expanduser().absolute()) for place in (asked.images, asked.gallery)]
+    parts = [short(asked.model), Path(places[0]).name]
+    model = str(Path(asked.model).absolute()) if Path(asked.model).is_file() else asked.model
+    if asked.images != audit_images.DEMO or model != asked.model:  # others may be called the same
+        parts.append(key_of(model=model, weights=asked.weights, places=places)[:6])
     return "-".join(re.sub(r"[^\w.]+", "-", part).strip("-.") or "images" for part in parts)
 
 
@@ -183,19 +205,22 @@ def audit(asked: Asked) -> Audit:
         given = replace(given, size=DEMO_SIZE)
     model = opened(asked.model, given)
     say(f"model: {model.name}, {model.kind}: {model.size} pixels, {model.normalise}")
-    for sentence in model.told:
+    for sentence in filter(None, [model.assumed, *model.told]):
         say(sentence)
-    if asked.attention not in (NONE, "occlusion") and not model.differentiable():
-        raise StudyError(
-            f"{asked.attention} needs gradients, which {model.name} has not: occlusion"
-        )
     both = {"model": model}
     if asked.reference and asked.reference != asked.model:
         both["reference"] = opened(asked.reference, Given(size=model.size))
+    for one in both.values() if asked.attention != NONE else ():
+        if asked.attention not in (able := one.methods()):
+            raise StudyError(
+                f"attention {asked.attention} does not work with {one.name}, which gives no "
+                f"gradient or no feature map; what does: {', '.join([*able, NONE])}."
+            )
     side = math.ceil(model.size / TEST_CROP)
     study = audit_images.prepare(
-        asked.images, asked.gallery, side, asked.limit, asked.masks, asked.backgrounds, asked.seed
-    )
+        asked.images, asked.gallery, side, asked.limit, asked.masks, asked.backgrounds, asked.seed,
+        announce=lambda count: _announce(asked, both, count, count),
+    )  # fmt: skip
     with one_at_a_time(study.study):
         return _measured(asked, Search(study, both, model.size, asked.seed), start)
 
@@ -224,7 +249,7 @@ def planned(asked: Asked, found: Search) -> tuple[list[Pass], list[str]]:
 
 def _measured(asked: Asked, found: Search, start: float) -> Audit:
     runs, left_out = planned(asked, found)
-    _announce(found, runs)
+    _announce(asked, found.models, len(found.images.rows), 0, len(runs))  # now it is known
     for condition, draw in dict.fromkeys((r.condition, r.draw) for r in runs if r.remedy != NONE):
         say(f"masks of what a searcher would see ({condition.replace('_', ' ')})")
         found.masks_of(Pass("model", condition, draw, NONE))
@@ -261,14 +286,40 @@ def _measured(asked: Asked, found: Search, start: float) -> Audit:
     return replace(made, sheets=sheets, minutes=(time.monotonic() - start) / 60)
 
 
-def _announce(found: Search, runs: list[Pass]) -> None:
-    """Say beforehand how much there is to do, by the speed of a few images."""
-    rows = found.images.rows
-    some = found.shown(rows[:8], CLEAN, 0)
+def expected(asked: Asked, each: float, models: int, images: int, masks: int, runs: int) -> float:
+    """Minutes that an audit takes at most, by the seconds that a model takes for an image.
+
+    Args:
+        images: in the search. masks: of the images as they are, still to be made. runs: over all.
+    """
+    base = asked.masks.split("+")[0]
+    source = predictor(base)
+    remedied = 2 * images * bool(asked.remedies)  # clean and shifted, in the models' own size
+    forwards = FORWARDS.get(asked.attention, 0) * min(asked.attention_images, images) * models
+    made = masks * _mask_seconds(base) * (base == source) + remedied * _mask_seconds(source)
+    return (images * runs * (each + 0.004) + forwards * each + made / hardware.workers()) / 60
+
+
+def _mask_seconds(source: str) -> float:
+    """Seconds of a core for a mask; the side of the input counts by its square."""
+    side = rembg_models.model_and_side(source)[1] or 320
+    return MASK_SECONDS * (side / 320) ** 2
+
+
+def _announce(
+    asked: Asked, models: dict[str, Foreign], images: int, masks: int, runs: int = 0
+) -> None:
+    """Say how much there is to do, by the speed of a few images of noise.
+
+    Args:
+        runs: passes over the images; 0 where they are not known yet.
+    """
+    sizes = [(model, (4, model.size, model.size, 3)) for model in models.values()]
+    noise = [(m, np.random.default_rng(0).integers(0, 256, s, np.uint8)) for m, s in sizes]
     began = time.monotonic()
-    for model in found.models.values():
+    for model, some in noise:
         model.embed(some)
-    each = (time.monotonic() - began) / len(some) / len(found.models)
-    masked = len({(run.condition, run.draw) for run in runs if run.remedy != NONE})
-    left = len(rows) * (len(runs) * (each + 0.004) + 0.12 * masked) / 60
-    say(f"{len(rows):,} images, {len(runs)} passes: about {max(left, 0.1):.1f} min at most")
+    each = (time.monotonic() - began) / 4 / len(models)
+    runs = runs or len(models) * (len(asked.conditions) + asked.draws - 1) + 2 * len(asked.remedies)
+    left = expected(asked, each, len(models), images, masks, runs)
+    say(f"{images:,} images, {runs} passes: about {max(left, 0.1):.1f} min at most")

@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -110,17 +110,40 @@ def tables(images: str, gallery: str) -> tuple[str, dict, Path, pd.DataFrame]:
         for place, side in parts:
             found = read(_found(place))
             before = _home(place).relative_to(folder)
-            found["path"] = [(before / path).as_posix() for path in found["path"]]
-            read_.append(found.drop(columns="split", errors="ignore").assign(side=side))
+            inside = _inside(_home(place), found, _home(gallery)) if side == "query" else 0
+            found = found[~np.asarray(inside, bool)] if side == "query" else found
+            if not len(found):
+                raise StudyError(f"all images of {images} lie in the gallery {gallery}.")
+            found = found.assign(path=[(before / path).as_posix() for path in found["path"]])
+            if side == "gallery":  # all of the catalogue is searched
+                found = found.drop(columns="split", errors="ignore")
+            split = found.get("split", pd.Series("test", found.index)) == "test"
+            read_.append(found.assign(side=side, in_search=split if split.any() else True))
         table = pd.concat(read_, ignore_index=True)
         name, options = "folder", {"folder": str(folder)}
     else:
         folder = _home(images)
         table = read(_found(images)).assign(side="both")
         name, options = "folder", {"folder": str(folder)}
-    tested = table.get("split", pd.Series("test", table.index)) == "test"
-    table["in_search"] = tested if tested.any() else True
+    if "in_search" not in table:
+        tested = table.get("split", pd.Series("test", table.index)) == "test"
+        table["in_search"] = tested if tested.any() else True
     return name, options, folder, table.reset_index(drop=True)
+
+
+def _inside(home: Path, table: pd.DataFrame, gallery: Path) -> list[bool]:
+    """Which images of a folder lie in the gallery's folder."""
+    where = gallery.resolve()
+    return [(home / path).resolve().is_relative_to(where) for path in table["path"]]
+
+
+def inside_gallery(images: str, gallery: str) -> list[str]:
+    """How many images of the queries' folder are the gallery's and no queries, in a sentence."""
+    if images == DEMO or not gallery or _home(images) == _home(gallery):
+        return []
+    count = sum(_inside(_home(images), read(_found(images)), _home(gallery)))
+    told = f"{count} images of {Path(images).name} lie in the gallery's folder and are no queries."
+    return [told] * bool(count)
 
 
 def sampled(table: pd.DataFrame, limit: int, seed: int = 0) -> pd.DataFrame:
@@ -172,6 +195,7 @@ def prepare(
     backgrounds: str,
     seed: int = 0,
     searched: bool = True,
+    announce: Callable[[int], None] | None = None,
 ) -> Images:
     """Read, sample, decode and mask; what is done is kept for the next audit of these images.
 
@@ -183,6 +207,7 @@ def prepare(
         masks: key of lib.masks.sources. backgrounds: as in params.yaml, or "auto": the paper's
             photographs, or drawn ones where those cannot be had.
         searched: False takes all images, whatever their split, and asks for no classes.
+        announce: is told before the masks how many images there are.
     """
     dataset, options, folder, every = tables(images, gallery)
     if not searched:
@@ -198,6 +223,7 @@ def prepare(
     )  # fmt: skip
     study = f"audit-{key_of(dataset=dataset, options=options, gallery=gallery, side=side)[:8]}"
     home, told = paths.StudyPaths(study).prepared, passed_over(images, gallery)
+    told += inside_gallery(images, gallery)
     store = finished(home / "data.json", request, home / "images")
     if store is None:
         store = _fill(study, home, table, files, side)
@@ -207,6 +233,8 @@ def prepare(
         check(store.index, images)
     told += _losses(table, store.index, every)
     source = _backgrounds(study, backgrounds, side, dataset == "rendered", told)
+    if announce:
+        announce(len(store.index))
     say(f"masks by {masks}")
     sources.make_masks(study, masks)
     scenes = Scenes(study, masks, hardware.device())

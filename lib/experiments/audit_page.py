@@ -24,6 +24,7 @@ from lib.experiments.audit import Audit, short
 from lib.experiments.audit_search import CLEAN, NONE, PLACES, QUERY, SHIFTED
 from lib.images import conditions
 from lib.report import style
+from lib.report.letters import make_legible
 
 COLOURS = {"model": "#D55E00", "reference": "#666666"}
 SOME = 0.05  # a smaller loss, with an interval that holds zero, asks for nothing
@@ -97,7 +98,7 @@ def verdict(audit: Audit) -> list[str]:
             else "."
         )
     )
-    return found
+    return found + [audit.about["model"]["assumed"]] * bool(audit.about["model"]["assumed"])
 
 
 def _headline(audit: Audit) -> str:
@@ -302,7 +303,7 @@ def loss_figure(audit: Audit) -> tuple[plt.Figure, str]:
 
 
 def _short(name: str | None) -> str | None:
-    plain = name and short(name).replace("$", r"\$")
+    plain = name and short(name)
     return plain if not plain or len(plain) < 40 else plain[:37] + "..."
 
 
@@ -337,6 +338,7 @@ def html(audit: Audit) -> str:
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     figure, finding = loss_figure(audit)
+    finding = f"{finding} {make_legible(figure)}".strip()
     return environment.get_template("audit.html.j2").render(
         sentences=verdict(audit), audit=audit, advice=advice(audit), figure=_figure(figure),
         finding=finding, rankings=_rankings(audit), conditions=_sheet(audit), masks=_masks(audit),

@@ -29,6 +29,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, normalize
 
+from lib.attention import attribution
 from lib.core.errors import StudyError
 from lib.core.hardware import THREADS, device, fixed_threads
 from lib.experiments.vetting import vet_export, without_pickles
@@ -39,6 +40,7 @@ from lib.models.trunks import IMAGENET, Normalise
 DEFAULT = "efficientnet_lite0"
 SIDE = 224  # of the input, where neither the model nor the user says
 BATCH = 32
+PLAIN = Normalise((0.0,) * 3, (1.0,) * 3)  # pixels in 0 to 255 as they are
 EXPORT_IT = (
     "Export the model with torch.export.save, torch.jit.save or torch.onnx.export; or give a "
     "function of your own as package.module:callable; or, for an architecture of timm, "
@@ -109,10 +111,11 @@ class Foreign(nn.Module):
 
     def __init__(self, name: str, kind: str, opened: Opened, given: Given):
         super().__init__()
-        self.name, self.kind, self.told = name, kind, [*opened.told, *_assumed(opened, given)]
+        self.name, self.kind, self.told = name, kind, list(opened.told)
         self.shape, self.batch = opened.shape, opened.batch
         self.size = _size(name, opened, given)
         self.normalise = given.normalise(opened.normalise)
+        self.assumed = _assumed(opened, given, self.normalise, self.size)
         self.fast = opened.forward
         seen = isinstance(opened.run, nn.Module)
         self.module = opened.run.eval().to(device()) if seen else None
@@ -230,6 +233,15 @@ class Foreign(nn.Module):
         except Exception:  # graphs that were exported for inference say it in many ways
             return False
 
+    def methods(self) -> list[str]:
+        """The methods of attention that work with this model."""
+        known = [name for name in attribution.METHODS if name != "occlusion"]
+        if not self.differentiable():
+            known = []
+        elif self.trunk is None:  # Grad-CAM needs the last feature map
+            known.remove("grad_cam")
+        return ["occlusion", *known]
+
     def forward_only(self) -> nn.Module:
         """The quickest form of the model as a module; no gradient goes through it."""
         return self if self.fast is None else _Quick(self.fast)
@@ -238,7 +250,8 @@ class Foreign(nn.Module):
         """Facts for a page or a json."""
         return {
             "name": self.name, "kind": self.kind, "size": self.size, "dimensions": self.width,
-            "input": str(self.normalise), "told": self.told, "identity": self.identity,
+            "input": str(self.normalise), "assumed": self.assumed, "told": self.told,
+            "identity": self.identity,
         }  # fmt: skip
 
 
@@ -258,17 +271,25 @@ class _Quick(nn.Module):
         return self.run(images.detach())
 
 
-def _assumed(opened: Opened, given: Given) -> list[str]:
-    """What nobody said of a model's input and is taken for granted, in a sentence."""
+def _assumed(opened: Opened, given: Given, used: Normalise, size: int) -> str:
+    """What nobody said of a model's input and is taken for granted, in a sentence or ""."""
     if opened.known:
-        return []
+        return ""
+    scaled = opened.normalise is not PLAIN
+    mean, std = (" ".join(f"{v / 255:.3g}" for v in values) for values in (used.mean, used.std))
     told = {
-        "ImageNet's mean and standard deviation": not (given.mean or given.std),
-        "red first": not given.bgr,
-        f"{opened.side} pixels": not (given.size or opened.shape),
+        f"mean {mean} (ImageNet's, of 0 to 1)": scaled and not given.mean,
+        f"std {std} (ImageNet's, of 0 to 1)": scaled and not given.std,
+        "RGB": not used.bgr,
+        f"{size} pixels": not (given.size or opened.shape),
     }
     words = ", ".join(word for word, assumed in told.items() if assumed)
-    return [f"Assumed of its input: {words} (mean, std, bgr and size say otherwise)."] * bool(words)
+    if not words:
+        return ""
+    return (
+        f"Assumed of the model's input, since neither its file nor you say it: {words}. If that is "
+        f"wrong, so are the numbers: {'--mean, --std, ' * scaled}--bgr and --size say otherwise."
+    )
 
 
 def _size(name: str, opened: Opened, given: Given) -> int:
@@ -326,7 +347,8 @@ def _timm(name: str, given: Given) -> Opened:
     label = name.removeprefix("timm:")
     default = trunks.timm_normalise(label)
     try:
-        model = timm.create_model(label, pretrained=not given.weights, num_classes=0)
+        with without_pickles():  # whatever kind of file it downloads
+            model = timm.create_model(label, pretrained=not given.weights, num_classes=0)
     except Exception as error:  # timm raises whatever its download raises
         raise StudyError(
             f"{name} could not be built ({_first_line(error)}). Check the name; without a network "
@@ -445,11 +467,24 @@ def _onnx(name: str, given: Given) -> Opened:
         pixels = _array(images, kind, bool(last))
         return torch.from_numpy(np.asarray(session.run([first], {label: pixels})[0], np.float32))
 
-    return Opened(run, shape=shape, batch=batch)
+    return _graph(name, given, Opened(run, shape=shape, batch=batch), kind is np.uint8)
+
+
+def _graph(name: str, given: Given, opened: Opened, bytes_: bool) -> Opened:
+    """A graph as it is, or one that takes bytes: it gets pixels without mean and std."""
+    if not bytes_:
+        return opened
+    if given.mean or given.std:
+        raise StudyError(f"{name} takes pixels as bytes (uint8); mean and std are not for it.")
+    opened.normalise = PLAIN
+    opened.told.append("It takes pixels as bytes, 0 to 255: no mean and std are applied.")
+    return opened
 
 
 def _array(images: Tensor, kind: type, last: bool) -> np.ndarray:
     pixels = images.detach().cpu().permute(0, 2, 3, 1) if last else images.detach().cpu()
+    if kind is np.uint8:
+        pixels = pixels.round().clamp(0, 255)
     return np.ascontiguousarray(pixels.numpy()).astype(kind)
 
 
@@ -477,11 +512,13 @@ def _openvino(name: str, given: Given) -> Opened:
     last = _colours_last(sizes)
     shape, batch = _fixed(name, last or sizes)
     request = compiled.create_infer_request()
+    names = {"f16": np.float16, "u8": np.uint8}
+    kind = names.get(graph.inputs[0].get_element_type().get_type_name(), np.float32)
 
     def run(images: Tensor) -> Tensor:
-        return torch.from_numpy(request.infer([_array(images, np.float32, bool(last))])[0].copy())
+        return torch.from_numpy(np.float32(request.infer([_array(images, kind, bool(last))])[0]))
 
-    return Opened(run, shape=shape, batch=batch)
+    return _graph(name, given, Opened(run, shape=shape, batch=batch), kind is np.uint8)
 
 
 def _callable(name: str, given: Given) -> Opened:
@@ -500,7 +537,7 @@ def _callable(name: str, given: Given) -> Opened:
         ) from error
     if not callable(found) or isinstance(found, type):
         raise StudyError(f"{name} is no function of images; give a function or a module instance.")
-    return Opened(found, Normalise((0.0,) * 3, (1.0,) * 3), known=True)
+    return Opened(found, PLAIN, known=True)
 
 
 @dataclass(frozen=True)

@@ -98,10 +98,10 @@ def test_weights_are_fetched_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_a_stage_reads_and_writes_is_what_it_declares() -> None:
     stages = yaml.safe_load((paths.ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
-    named = (re.search(r"(\d\d_\w+|lib\.(?!run)[\w.]+)", s["cmd"])[1] for s in stages.values())
+    named = (re.search(r"(\d\d_\w+|lib\.(?!execute)[\w.]+)", s["cmd"])[1] for s in stages.values())
     known = dict(zip(named, stages.values(), strict=True))
     known.pop("lib.front.front_page")
-    pattern = r"^\| `(\d\d_\w+|lib\.(?!report)[\w.]+)` \| (.+) \| (.+) \|$"
+    pattern = r"^\| `(\d\d_\w+|lib\.(?!front)[\w.]+)` \| (.+) \| (.+) \|$"
     lines = re.findall(pattern, text_of(ELSEWHERE), flags=re.M)
     assert [name for name, *_ in lines] == list(known)
     for name, reads, writes in lines:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from PIL import Image
 from lib.core.errors import StudyError
 from lib.evaluation import remedies, statistics
 from lib.experiments import audit_images
-from lib.experiments.audit import Asked, audit
+from lib.experiments.audit import Asked, audit, expected
 from lib.experiments.audit_search import CLEAN, NONE, QUERY, SHIFTED, Pass, Search
 from lib.experiments.audit_tables import plain, ratio
 from tests.experiments import small_audit
@@ -193,8 +194,52 @@ def test_what_cannot_be_done_is_refused_before_anything_runs(wrong: dict) -> Non
 
 
 def test_a_gradient_of_what_has_none_is_refused(asked) -> None:
-    with pytest.raises(StudyError, match="occlusion"):
-        audit(asked("border", attention="smoothgrad"))
+    for method in ("smoothgrad", "grad_cam"):
+        with pytest.raises(StudyError, match="occlusion"):
+            audit(asked("border", attention=method))
+
+
+def test_a_gallery_inside_the_images_is_no_query_and_splits_are_honoured(home: Path) -> None:
+    for part in ("train", "test", "catalogue"):
+        catalogue(home / part, images=2)
+        (home / part / "labels.csv").unlink()
+        shutil.rmtree(home / part / "masks")
+    for part in ("train", "test"):
+        (home / part / "images").rename(home / f"shop-{part}")
+    (home / "queries").mkdir()
+    for part in ("train", "test"):
+        (home / f"shop-{part}").rename(home / "queries" / part)
+    gallery = str(home / "catalogue" / "images")
+    table = audit_images.tables(str(home / "queries"), gallery)[3]
+    assert table.groupby("side")["in_search"].sum().to_dict() == {"gallery": 12, "query": 12}
+    assert set(table.loc[~table["in_search"], "side"]) == {"query"}
+    (home / "catalogue" / "images").rename(home / "queries" / "test" / "catalogue")
+    images, gallery = home / "queries" / "test", home / "queries" / "test" / "catalogue"
+    table = audit_images.tables(str(images), str(gallery))[3]
+    queries = table.loc[table["side"] == "query", "path"]
+    assert len(queries) == 12 and not queries.str.startswith("catalogue/").any()
+    (told,) = audit_images.inside_gallery(str(images), str(gallery))
+    assert told.startswith("12 images")
+
+
+def test_the_time_is_said_before_the_masks_and_holds_masks_and_attention(
+    asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    for module in ("audit", "audit_images"):
+        monkeypatch.setattr(f"lib.experiments.{module}.say", said.append)
+    audit(asked("border", remedies=()))
+    times = [at for at, text in enumerate(said) if " min at most" in text]
+    masks = [at for at, text in enumerate(said) if text.startswith("masks by")]
+    assert len(times) == 2 and times[0] < masks[0] < times[1]
+    monkeypatch.setattr("lib.core.hardware.workers", lambda: 2)
+    bare = Asked(attention="none", remedies=(), masks="u2netp")
+    least = expected(bare, 0.0, 1, 400, 400, 0)
+    assert least == pytest.approx(400 * 0.29 / 2 / 60)
+    more = expected(replace(bare, remedies=("cut_out",)), 0.0, 1, 400, 400, 0)
+    assert more == pytest.approx(3 * least)
+    seen = replace(bare, attention="occlusion")
+    assert expected(seen, 1.0, 2, 400, 0, 0) == pytest.approx(24 * 65 * 2 / 60)
 
 
 def test_attention_by_occlusion_tells_object_from_place(asked) -> None:

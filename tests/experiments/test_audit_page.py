@@ -125,3 +125,23 @@ def test_names_are_text_whatever_they_hold(made) -> None:
     )
     soup = BeautifulSoup(audit_page.html(found), features="html.parser")
     assert not soup("b") and odd in soup.get_text()
+
+
+def test_names_that_differ_in_digits_or_underscores_are_told_apart(made) -> None:
+    found = made(remedies=(), attention="none")
+    names = ["1.tea", "2.tea", "tea_1", "tea 1", "001.tea", "tea"]
+    found = replace(found, classes=found.classes.assign(class_name=names))
+    assert audit_page.class_table(found)["class"].tolist() == names
+    text = BeautifulSoup(audit_page.html(found), features="html.parser").get_text("|")
+    assert all(f"|{name}|" in text for name in names)
+
+
+@pytest.mark.filterwarnings("error:Glyph")
+def test_a_model_of_any_name_is_legible_in_the_figure(made) -> None:
+    found = made(reference=f"{small_audit.MODULE}:middle", remedies=(), attention="none")
+    about = found.about | {"model": found.about["model"] | {"name": "苹果 $x$.onnx"}}
+    found = replace(found, about=about)
+    audit_page.html(found)
+    figure, _ = audit_page.loss_figure(found)
+    labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert labels[0] == "苹果 $x$.onnx"

@@ -10,6 +10,7 @@ import shutil
 import struct
 import warnings
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from torch import nn
 
 from lib.attention import attribution
 from lib.core.errors import StudyError
+from lib.experiments import foreign
 from lib.experiments.foreign import Given, load
 from lib.experiments.vetting import vet_export
 from lib.models.trunks import IMAGENET
@@ -111,21 +113,24 @@ def _number(value: int) -> bytes:
     return out + bytes([value])
 
 
-def onnx(path: Path, batch: int = 0, side: int = SIDE) -> Path:
+def onnx(path: Path, batch: int = 0, side: int = SIDE, bytes_: bool = False) -> Path:
     """A graph that averages over height and width, written by hand (no package for it here)."""
     size = [field(2, "n") if not batch else field(1, batch), field(1, 3), *[field(1, side)] * 2]
     shape = b"".join(field(1, part) for part in size)
-    node = field(1, "x") + field(1, "axes") + field(2, "y") + field(4, "ReduceMean")
+    source = "floats" if bytes_ else "x"
+    node = field(1, source) + field(1, "axes") + field(2, "y") + field(4, "ReduceMean")
     node += field(5, field(1, "keepdims") + field(3, 0) + field(20, 2))
     out = field(2, "n") if not batch else field(1, batch)
     result = field(1, out) + field(1, field(1, 3))
 
-    def value(name: str, dims: bytes) -> bytes:
-        return field(1, name) + field(2, field(1, field(1, 1) + field(2, dims)))
+    def value(name: str, dims: bytes, kind: int = 1) -> bytes:
+        return field(1, name) + field(2, field(1, field(1, kind) + field(2, dims)))
 
     axes = field(1, 2) + field(2, 7) + field(8, "axes") + field(9, struct.pack("<2q", 2, 3))
-    graph = field(1, node) + field(2, "g") + field(5, axes)
-    graph += field(11, value("x", shape)) + field(12, value("y", result))
+    cast = field(1, "x") + field(2, "floats") + field(4, "Cast")
+    cast = field(1, cast + field(5, field(1, "to") + field(3, 1) + field(20, 2)))
+    graph = (cast if bytes_ else b"") + field(1, node) + field(2, "g") + field(5, axes)
+    graph += field(11, value("x", shape, 2 if bytes_ else 1)) + field(12, value("y", result))
     path.write_bytes(field(1, 8) + field(8, field(1, "") + field(2, 18)) + field(7, graph))
     return path
 
@@ -153,6 +158,37 @@ def test_an_onnx_file_too(tmp_path: Path, batch: int) -> None:
     wanted /= np.linalg.norm(wanted, axis=1, keepdims=True)
     np.testing.assert_allclose(model.embed(images), wanted, atol=1e-5)
     assert not model.differentiable()
+
+
+@pytest.mark.parametrize("opener", ["_onnx", "_openvino"])
+def test_a_graph_of_bytes_gets_pixels_as_they_are(tmp_path, monkeypatch, opener: str) -> None:
+    monkeypatch.setitem(
+        foreign.KINDS, "onnx", replace(foreign.KINDS["onnx"], open=getattr(foreign, opener))
+    )
+    file = str(onnx(tmp_path / "net.onnx", bytes_=True))
+    model, images = load(file), pixels()
+    wanted = images.astype(np.float64).mean((1, 2))
+    wanted /= np.linalg.norm(wanted, axis=1, keepdims=True)
+    np.testing.assert_allclose(model.embed(images), wanted, atol=1e-5)
+    assert any("bytes" in told for told in model.told) and "ImageNet" not in model.assumed
+    with pytest.raises(StudyError, match="uint8"):
+        load(file, Given(mean=(0.5,)))
+
+
+def test_what_timm_downloads_is_not_unpickled(tmp_path: Path, monkeypatch) -> None:
+    import timm
+
+    torch.save(Evil(), tmp_path / "evil.pth")
+    read = lambda *_a, **_k: torch.load(tmp_path / "evil.pth", weights_only=False)  # noqa: E731
+    monkeypatch.setattr(timm, "create_model", read)
+    with pytest.raises(StudyError, match="could not be built"):
+        load("timm:resnet18")
+
+
+def test_methods_of_attention_are_those_that_work(scripted: Path, tmp_path: Path) -> None:
+    assert load(str(onnx(tmp_path / "net.onnx"))).methods() == ["occlusion"]
+    able = load(str(scripted), Given(size=SIDE)).methods()
+    assert "smoothgrad" in able and "grad_cam" not in able
 
 
 @pytest.mark.parametrize("method", ["gradient", "smoothgrad", "occlusion"])
@@ -223,10 +259,14 @@ def test_a_size_that_the_graph_does_not_take_is_refused(tmp_path: Path) -> None:
 
 
 def test_what_a_reader_must_know_is_told(scripted: Path, tmp_path: Path) -> None:
-    bare = load(str(exported(tmp_path / "net.pt2"))).told[0]
-    assert "ImageNet" in bare and "pixels" not in bare  # the graph has its size
+    bare = load(str(exported(tmp_path / "net.pt2"))).assumed
+    assert (
+        "ImageNet" in bare and "RGB" in bare and "--std" in bare and "pixels" not in bare
+    )  # the graph has its size
     said = Given(size=SIDE, mean=(0.5,), std=(0.5,), bgr=True)
-    assert not any("Assumed" in told for told in load(str(scripted), said).told)
+    assert load(str(scripted), said).assumed == ""
+    part = load(str(scripted), Given(size=SIDE, mean=(0.5,))).assumed
+    assert "std 0.229" in part and "mean 0" not in part
     assert any("length 1" in told for told in load(str(scripted), Given(size=SIDE)).told)
     odd = load(f"{__name__}:sometimes", Given(size=SIDE))
     assert any("each time" in told for told in odd.told)

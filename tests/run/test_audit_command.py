@@ -58,6 +58,7 @@ def test_the_exit_status_is_for_machines(flags, limit: str, status: int) -> None
     [
         ["--images", "/no/such/folder"],
         ["--model", "no-such-model"],
+        ["--images", "demo", "--gallery", "shop"],
         ["--conditions", "clean"],
         ["--remedies", "nothing"],
         ["--mean", "104,117,128"],
@@ -89,7 +90,17 @@ def test_every_field_has_a_flag_and_the_notebook_the_same_defaults() -> None:
     ],
 )
 def test_a_page_is_called_by_its_model_and_images(model: str, images: str, name: str) -> None:
-    assert name_of(Asked(model=model, images=images)) == name
+    assert name_of(Asked(model=model, images=images)).startswith(name)
+
+
+def test_two_folders_or_files_of_one_name_have_two_pages(tmp_path: Path) -> None:
+    files = [tmp_path / part / "net.onnx" for part in "ab"]
+    for file in files:
+        file.parent.mkdir()
+        file.touch()
+    asked = [Asked(model=str(m), images=str(tmp_path / p)) for m in files for p in ("a/x", "b/x")]
+    assert len({name_of(one) for one in asked}) == 4
+    assert len({name_of(Asked(images="a/x", gallery=g)) for g in ("", "b/x", "c/x")}) == 3
 
 
 def test_vectors_are_written_with_path_label_and_condition(
