@@ -45,7 +45,9 @@ def write_tiles(path: Path, pictures: list[np.ndarray], table: pd.DataFrame) -> 
 
 def read_tiles(path: Path) -> tuple[list[np.ndarray], pd.DataFrame]:
     """The pictures (h, w, 3) and their table, as `write_tiles` was given them (after JPEG)."""
-    table = pd.read_csv(path.with_suffix(".csv"), converters={"caption": str})  # a class NA
+    file = path.with_suffix(".csv")
+    blank = {name: [""] for name in pd.read_csv(file, nrows=0) if name != "caption"}  # a class NA
+    table = pd.read_csv(file, dtype={"caption": str}, keep_default_na=False, na_values=blank)
     side = int(table["side"].iloc[0])
     with Image.open(path.with_suffix(".jpg")) as image:
         sheet = np.asarray(image.convert("RGB"))

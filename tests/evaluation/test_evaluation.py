@@ -290,6 +290,27 @@ def test_a_share_lost_is_that_of_the_means_and_resamples_classes() -> None:
     assert alone.iloc[-1][["value", "low", "high"]].tolist() == same[:3].tolist()
 
 
+def test_what_a_setting_gives_back_is_a_share_of_the_drop() -> None:
+    rows = queries()
+    classes = embeddings.by_class(rows).replace({"condition": {PLACES[1]: "random_background"}})
+    found = effects_of.given_back(classes, "random_background", "query").set_index("arm")
+    level = {
+        key: np.average(part["map_at_r"], weights=part["n"])
+        for key, part in classes.groupby(["loss", "arm", "seed", "draw", "condition", "sides"])
+    }
+    means = pd.Series(level).groupby(level=[1, 4, 5]).mean()["base"]
+    clean, random, query = (
+        means[at] for at in (("clean", "both"), ("random_background", "both"),
+                             ("random_background", "query"))
+    )  # fmt: skip
+    row = found.loc["base"]
+    assert row["value"] == pytest.approx((query - random) / (clean - random))
+    assert row["low"] < row["value"] < row["high"]
+    assert effects_of.given_back(classes, "unknown", "both").empty
+    whole = effects_of.given_back(classes, "clean", "both").set_index("arm").loc["base"]
+    assert whole["value"] == pytest.approx(1) and whole["high"] == pytest.approx(1)
+
+
 def test_a_third_arm_gets_its_contrast_and_one_arm_gets_none(monkeypatch) -> None:
     monkeypatch.setitem(arms.ARMS, "grey", arms.Arm("Grey", arms.replaced(arms.grey)))
     rows = queries()

@@ -52,7 +52,7 @@ TINY = {
     "remedies": {"conditions": ["clean", "random_background"], "arms": ["base"], "classes": 4,
                  "remedies": ["cut_out", "box_crop", "late_mask"], "mask_source": "u2netp@160"},
 }  # fmt: skip
-MEASURING = ["data", "masks", "train", "shift", "attention", "remedies"]
+MEASURING = ["data", "masks", "mask_summary", "train", "shift", "attention", "remedies"]
 TELLING = [
     "page_data",
     "page_masks",
