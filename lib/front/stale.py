@@ -18,13 +18,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from lib.attention import maps
 from lib.core import params, paths
 from lib.core.code import fingerprint
 from lib.core.files import digest, key_of, read_json
-from lib.evaluation import measure, measured, remedies_measure
+from lib.evaluation import measured
 from lib.evaluation.measured import name_of
-from lib.training import fit
 
 PASSED_OVER = ("__pycache__", ".ipynb_checkpoints")  # as in .dvcignore
 LOCAL = "data/"  # what git does not hold
@@ -138,6 +136,10 @@ def other_numbers(study: str) -> list[str]:
 
     Of images and masks those are compared that were looked at last (measured/data, masks).
     """
+    from lib.attention import maps  # seconds of imports, where something has changed
+    from lib.evaluation import measure, remedies_measure
+    from lib.training import fit
+
     m, where, found = measured.read(study), paths.StudyPaths(study).measured, []
     files = {part: where / part / f"{part}.json" for part in ("data", "masks")}
     seen = {part: read_json(file) if file.exists() else {} for part, file in files.items()}
@@ -168,6 +170,8 @@ def _entries(folder: Path) -> list[dict[str, Any]]:
 
 def of_study(study: str, changes: dict[str, list[str]], most: int | None = 4) -> str:
     """What has changed of a study, in words. It starts with "Stale" where numbers may differ."""
+    if not changes:
+        return ""
     harmless = {MEASURING, "code", "notebooks", "pages"}
     kept = (paths.StudyPaths(study).measured / "evaluation" / "study.json").exists()
     if not kept or set(changes) - harmless or other_numbers(study):
