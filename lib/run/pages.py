@@ -1,8 +1,9 @@
 """Tell measured studies again: every page and the front pages, from tables in git alone.
 
-    python -m lib.run.pages [study ...]
+    python -m lib.run.pages [study ...] [page ...]
 
-No photographs and no weights are needed. By default every study that has measured tables.
+No photographs and no weights are needed. By default every study that has measured tables, and of
+each every page of which everything is measured; `04_shift` names a page.
 """
 
 import sys
@@ -45,7 +46,8 @@ def pages_of(study: str) -> list[str]:
 
 def main(argv: list[str]) -> int:
     """The command line. Returns 0, 2 (wrong input), or what the first page that failed returned."""
-    studies = argv or known()
+    only = [name for name in argv if name in PAGES]
+    studies = [name for name in argv if name not in PAGES] or known()
     if not studies:
         say("No study has measured tables so far: `make repro` makes those of the demo.")
     for study in studies:
@@ -54,9 +56,10 @@ def main(argv: list[str]) -> int:
         except StudyError as error:
             print(error, file=sys.stderr)
             return 2
+        pages = [page for page in pages if not only or page in only]
         together = [page for page in pages if page not in ALONE]
         runs = [together, *([page, *ALONE[page]] for page in pages if page in ALONE)]
-        for run in runs:
+        for run in filter(None, runs):
             if code := notebook.main([*run, "--study", study]):
                 return code
     return front_page.main()

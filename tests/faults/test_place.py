@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.run.test_execute import build
 
 from lib.core.files import digest
+from tests.execute.test_notebook import build
 from tests.faults.test_data_faults import NAMES, pictures
 
 ROOT = Path(__file__).resolve().parent.parent.parent

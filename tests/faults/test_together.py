@@ -10,10 +10,10 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.run.test_execute import build
 
 from lib.core import paths
 from lib.core.stage import one_at_a_time
+from tests.execute.test_notebook import build
 from tests.training.test_resume import RECIPE, results, work
 
 ROOT = Path(__file__).resolve().parent.parent.parent
