@@ -213,8 +213,8 @@ def audit(asked: Asked) -> Audit:
     for one in both.values() if asked.attention != NONE else ():
         if asked.attention not in (able := one.methods()):
             raise StudyError(
-                f"attention {asked.attention} does not work with {one.name}, which gives no "
-                f"gradient or no feature map; what does: {', '.join([*able, NONE])}."
+                f"attention {asked.attention} needs a gradient or a feature map, which {one.name} "
+                f"does not give. Possible here: {', '.join([*able, NONE])}."
             )
     side = math.ceil(model.size / TEST_CROP)
     study = audit_images.prepare(
