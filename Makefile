@@ -137,10 +137,10 @@ $(STAMP): requirements.lock pyproject.toml
 	    "$$python is $$(.venv/bin/python -V). Name another: make setup PYTHON=..." >&2; \
 	    rm -rf .venv; exit 1; }; \
 	fi; \
-	touch .venv/.making; echo "Installing requirements.lock into .venv"; \
+	touch .venv/.making; echo "Installing requirements.lock into .venv" >&2; \
 	"$$uv" pip sync --quiet --python .venv/bin/python --build-constraints requirements.lock \
 	  requirements.lock || exit 1; \
 	"$$uv" pip install --quiet --python .venv/bin/python --no-deps --no-build-isolation -e . \
 	  || exit 1; \
 	echo "$(CURDIR)" > $@; rm .venv/.making; \
-	echo "Environment ready in $$(($$(date +%s) - start)) s"
+	echo "Environment ready in $$(($$(date +%s) - start)) s" >&2
