@@ -87,6 +87,7 @@ def look(study: str, source: str, compare: list[str] = ()) -> MaskSummary:
     here = (paths.StudyPaths(study).masks / source / "masks.json").exists()
     if kept and not here and {key: kept.facts[key] for key in asked} == asked:
         return kept
+    about(study)  # where nothing was prepared, this says what to run first
     made = sources.make_masks(study, source)
     if not kept or kept.facts != _facts(study, made, **asked):
         _write(study, **asked)

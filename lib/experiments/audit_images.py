@@ -92,58 +92,64 @@ def _home(folder: str) -> Path:
     return place.parent if place.is_file() else place
 
 
-def tables(images: str, gallery: str) -> tuple[str, dict, Path, pd.DataFrame]:
-    """Data set, its options, its folder and table: path, class_name, side, in_search.
+def tables(images: str, gallery: str) -> tuple[str, dict, Path, pd.DataFrame, list[str]]:
+    """Data set, its options, its folder, its table (path, class_name, side, in_search), and in
+    sentences what a reader must know of it.
 
     `images` "demo" are the drawn images of the demo, of which the test classes take part.
     """
+    told: list[str] = []
     if images == DEMO:
         options = params.section("demo", "data")["options"]
         folder, _ = datasets.locate("rendered", options)
-        table = datasets.read("rendered", folder, options)
-        name = "rendered"
-        table["side"] = "both"
+        name, table = "rendered", datasets.read("rendered", folder, options).assign(side="both")
     elif gallery and _home(gallery) != _home(images):
-        parts = [(place, side) for place, side in ((images, "query"), (gallery, "gallery"))]
-        folder = Path(os.path.commonpath([_home(place) for place, _ in parts]))
-        read_ = []
-        for place, side in parts:
-            found = read(_found(place))
-            before = _home(place).relative_to(folder)
-            inside = _inside(_home(place), found, _home(gallery)) if side == "query" else 0
-            found = found[~np.asarray(inside, bool)] if side == "query" else found
-            if not len(found):
-                raise StudyError(f"all images of {images} lie in the gallery {gallery}.")
-            found = found.assign(path=[(before / path).as_posix() for path in found["path"]])
-            if side == "gallery":  # all of the catalogue is searched
-                found = found.drop(columns="split", errors="ignore")
-            split = found.get("split", pd.Series("test", found.index)) == "test"
-            read_.append(found.assign(side=side, in_search=split if split.any() else True))
-        table = pd.concat(read_, ignore_index=True)
+        folder = Path(os.path.commonpath([_home(images), _home(gallery)]))
+        queries = _outside(images, gallery, told)
+        queries = _below(folder, images, queries).assign(side="query")
+        # All of the catalogue is searched, whatever its split.
+        searched = read(_found(gallery)).drop(columns="split", errors="ignore")
+        searched = _below(folder, gallery, searched).assign(side="gallery")
+        table = pd.concat([_in_search(queries), _in_search(searched)], ignore_index=True)
         name, options = "folder", {"folder": str(folder)}
     else:
         folder = _home(images)
         table = read(_found(images)).assign(side="both")
         name, options = "folder", {"folder": str(folder)}
-    if "in_search" not in table:
-        tested = table.get("split", pd.Series("test", table.index)) == "test"
-        table["in_search"] = tested if tested.any() else True
-    return name, options, folder, table.reset_index(drop=True)
+    table = table if "in_search" in table else _in_search(table)
+    if merged := int(table.get("merged", pd.Series(False)).fillna(False).sum()):
+        told.append(
+            f"{merged} images lie in split folders (train, test) inside their classes. A class "
+            "must be in one split, so these folders are not used as splits."
+        )
+    return name, options, folder, table.reset_index(drop=True), told
 
 
-def _inside(home: Path, table: pd.DataFrame, gallery: Path) -> list[bool]:
-    """Which images of a folder lie in the gallery's folder."""
-    where = gallery.resolve()
-    return [(home / path).resolve().is_relative_to(where) for path in table["path"]]
+def _in_search(table: pd.DataFrame) -> pd.DataFrame:
+    """With `in_search`: the test split, or all images where there is none."""
+    tested = table.get("split", pd.Series("test", table.index)) == "test"
+    return table.assign(in_search=tested if tested.any() else True)
 
 
-def inside_gallery(images: str, gallery: str) -> list[str]:
-    """How many images of the queries' folder are the gallery's and no queries, in a sentence."""
-    if images == DEMO or not gallery or _home(images) == _home(gallery):
-        return []
-    count = sum(_inside(_home(images), read(_found(images)), _home(gallery)))
-    told = f"{count} images of {Path(images).name} lie in the gallery's folder and are no queries."
-    return [told] * bool(count)
+def _below(folder: Path, place: str, table: pd.DataFrame) -> pd.DataFrame:
+    """The table of `place`, with paths as they are below `folder`."""
+    before = _home(place).relative_to(folder)
+    return table.assign(path=[(before / path).as_posix() for path in table["path"]])
+
+
+def _outside(images: str, gallery: str, told: list[str]) -> pd.DataFrame:
+    """The table of the queries without those that lie in the gallery's folder."""
+    table, where = read(_found(images)), _home(gallery).resolve()
+    files = [(_home(images) / path).resolve() for path in table["path"]]
+    inside = np.array([file.is_relative_to(where) for file in files], bool)
+    if inside.all():
+        raise StudyError(f"all images of {images} lie in the gallery {gallery}.")
+    if inside.any():
+        told.append(
+            f"{inside.sum()} images of {Path(images).name} lie in the gallery's folder and are no "
+            "queries."
+        )
+    return table[~inside]
 
 
 def sampled(table: pd.DataFrame, limit: int, seed: int = 0) -> pd.DataFrame:
@@ -209,21 +215,22 @@ def prepare(
         searched: False takes all images, whatever their split, and asks for no classes.
         announce: is told before the masks how many images there are.
     """
-    dataset, options, folder, every = tables(images, gallery)
+    dataset, options, folder, every, told = tables(images, gallery)
     if not searched:
         every["in_search"] = True
     table = sampled(every, limit, seed)
     if searched:
         check(table, images)
     files = [folder / path for path in table["path"]]
-    stamps = [(f.stat().st_size, f.stat().st_mtime_ns) if f.exists() else None for f in files]
+    # os.path: a folder without permission is no error here, but named when it is read
+    there = [f.stat() if os.path.exists(f) else None for f in files]
+    stamps = [stat and (stat.st_size, stat.st_mtime_ns) for stat in there]
     request = key_of(
         dataset=dataset, options=options, side=side, table=table.to_csv(index=False),
         stamps=stamps, code=fingerprint("data"),
     )  # fmt: skip
     study = f"audit-{key_of(dataset=dataset, options=options, gallery=gallery, side=side)[:8]}"
-    home, told = paths.StudyPaths(study).prepared, passed_over(images, gallery)
-    told += inside_gallery(images, gallery)
+    home, told = paths.StudyPaths(study).prepared, passed_over(images, gallery) + told
     store = finished(home / "data.json", request, home / "images")
     if store is None:
         store = _fill(study, home, table, files, side)

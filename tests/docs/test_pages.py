@@ -16,7 +16,7 @@ from lib.data.drawn.dataset import render_dataset
 from lib.data.store import Store
 from lib.masks import sources, transforms
 from tests.helpers import DOCS, ROOT, blocks, lost, run, save, text_of
-from tests.pipeline.test_pipeline import _tracked
+from tests.pipeline.tiny_study import tracked
 
 OPENING = ("README", "CONTRIBUTING", "CHANGELOG")
 
@@ -93,7 +93,7 @@ def test_add_a_mask_source(flowers: dict, monkeypatch: pytest.MonkeyPatch) -> No
 def test_ones_own_photographs_go_through_both_notebooks(tmp_path: Path) -> None:
     """No code is edited: pictures are put into data/own, and the page's commands are run."""
 
-    for name in _tracked():
+    for name in tracked():
         target = tmp_path / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(paths.ROOT / name, target)

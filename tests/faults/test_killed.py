@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from lib.core import paths
-from tests.pipeline.test_pipeline import MEASURING, Clone
+from tests.pipeline.tiny_study import MEASURING, Clone
 
 KILLS, TRIES = 10, 40
 STAGES = (*MEASURING, "page_shift", "page_report", "index")

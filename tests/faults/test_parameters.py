@@ -137,7 +137,7 @@ def test_what_each_step_reads_first_names_the_one_before(home: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "first"),
     [
-        ("02_masks", "nothing-was-made/images holds no store. Run the notebook that writes it"),
+        ("02_masks", "Run 01_data for study"),
         *((name, "Run `make repro`") for name in ("03_train", "04_shift", "05_attention")),
         ("06_report", "Run `make repro`"),
     ],

@@ -33,7 +33,7 @@ from lib.run.machines import Cluster, Crew
 from lib.run.pieces import Piece
 from lib.training import study
 from tests.masks.test_masks import OPTIONS
-from tests.pipeline.test_pipeline import Clone
+from tests.pipeline.tiny_study import Clone
 
 distributed = pytest.importorskip("distributed")
 ADDRESSES = socket.getaddrinfo  # tests of other files forbid the network; Dask asks for itself
