@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
+from torch import nn
 
 SIDE = 32
 MODULE = __name__  # for package.module:callable
@@ -20,6 +21,22 @@ def border(images: torch.Tensor) -> torch.Tensor:
 def middle(images: torch.Tensor) -> torch.Tensor:
     """A model that looks at the object only: the colours of the middle."""
     return images[:, :, 13:19, 13:19].mean((2, 3)) - 127.5
+
+
+class Rim(nn.Module):
+    """`border` as a network, on normalised images."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Mean colours of the upper and the lower rim."""
+        return torch.cat([images[:, :, :3], images[:, :, -3:]], dim=2).mean((2, 3))
+
+
+class Middle(nn.Module):
+    """`middle` as a network, on normalised images."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Mean colours of the middle."""
+        return images[:, :, 13:19, 13:19].mean((2, 3))
 
 
 def colours(count: int, seed: int) -> np.ndarray:

@@ -8,14 +8,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 
 from lib.core.errors import StudyError
 from lib.evaluation import remedies, statistics
-from lib.experiments import audit_images
-from lib.experiments.audit import Asked, audit, expected
+from lib.evaluation.models import Model
+from lib.experiments import audit_images, foreign
+from lib.experiments.audit import Asked, audit, expected, opened
 from lib.experiments.audit_search import CLEAN, NONE, QUERY, SHIFTED, Pass, Search
 from lib.experiments.audit_tables import plain, ratio
+from lib.models.embedder import Embedder, save_weights
 from tests.experiments import small_audit
 from tests.experiments.small_audit import catalogue, photographs
 
@@ -248,6 +251,45 @@ def test_attention_by_occlusion_tells_object_from_place(asked) -> None:
         for model in ("border", "middle")
     }
     assert scores["border"] < -0.05 < 0.5 < scores["middle"]
+
+
+@pytest.mark.parametrize("method", ["gradient", "smoothgrad"])
+def test_attention_by_gradients_tells_object_from_place(asked, home: Path, method: str) -> None:
+    names = {"conditions": (CLEAN, SHIFTED), "remedies": (), "attention": method}
+    scores = {}
+    for model in (small_audit.Rim(), small_audit.Middle()):
+        file = str(home / f"{type(model).__name__}.pt")
+        torch.jit.save(torch.jit.script(model), file)
+        found = audit(replace(asked("border", **names), model=file))
+        scores[type(model)] = found.attention["score"].iloc[0]
+    assert scores[small_audit.Rim] < 0 < 0.5 < scores[small_audit.Middle]
+
+
+def test_a_trunk_pools_under_the_mask_and_has_every_remedy(asked) -> None:
+    names = ("cut_out", "box_crop", "late_mask")
+    whole = asked("border", remedies=names, attention="grad_cam", size=64)
+    found = audit(replace(whole, model=foreign.DEFAULT))
+    assert set(found.remedies["remedy"]) == set(names)
+    assert found.remedies[["clean", "shifted"]].stack().between(0, 1).all()
+    assert not any("Not measured" in told for told in found.told if "pooled" in told)
+    assert found.attention["score"].between(-1, 1).all()
+
+
+def test_a_model_of_a_study_is_found_by_its_name(home: Path, monkeypatch) -> None:
+    trunk = "efficientnet_lite0"
+    made, file = Embedder(trunk, 8, seed=1).eval(), home / "base-0.safetensors"
+    save_weights(made, file)
+    model = Model("triplet", "base", 0, trunk, 8, 64, "f32", file)
+    monkeypatch.setattr("lib.experiments.audit.models.models_of", lambda study: [model])
+    found = opened("study:tiny/triplet/base/0", foreign.Given())
+    assert (found.size, found.width) == (64, 8)
+    image = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8)
+    with torch.no_grad():
+        wanted = made(made.normalise(torch.from_numpy(image).permute(0, 3, 1, 2).float()))
+    wanted = torch.nn.functional.normalize(wanted, dim=1)
+    torch.testing.assert_close(found.embed(image), wanted, atol=1e-4, rtol=0)
+    with pytest.raises(StudyError, match="has triplet/base/0"):
+        opened("study:tiny/triplet/base/1", foreign.Given())
 
 
 def test_sampling_takes_whole_classes_and_leaves_places() -> None:

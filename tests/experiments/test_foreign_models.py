@@ -149,15 +149,42 @@ def test_an_exported_file_too_also_where_its_batch_is_fixed(tmp_path: Path, batc
     np.testing.assert_allclose(model.embed(pixels()), by_hand(pixels()), atol=1e-5)
 
 
+def means(images: np.ndarray) -> np.ndarray:
+    """What the graph of `onnx` gives, by hand."""
+    found = ((images - np.array(IMAGENET.mean)) / IMAGENET.std).mean((1, 2))
+    return found / np.linalg.norm(found, axis=1, keepdims=True)
+
+
 @pytest.mark.parametrize("batch", [0, 2])
 def test_an_onnx_file_too(tmp_path: Path, batch: int) -> None:
     model = load(str(onnx(tmp_path / "net.onnx", batch)))
     assert (model.size, model.width, model.batch) == (SIDE, 3, batch)
-    images = pixels()
-    wanted = ((images - np.array(IMAGENET.mean)) / IMAGENET.std).mean((1, 2))
-    wanted /= np.linalg.norm(wanted, axis=1, keepdims=True)
-    np.testing.assert_allclose(model.embed(images), wanted, atol=1e-5)
+    np.testing.assert_allclose(model.embed(pixels()), means(pixels()), atol=1e-5)
     assert not model.differentiable()
+
+
+def test_an_openvino_file_too(tmp_path: Path) -> None:
+    import openvino
+
+    graph = openvino.Core().read_model(onnx(tmp_path / "net.onnx"))
+    openvino.save_model(graph, tmp_path / "net.xml", compress_to_fp16=False)
+    model = load(str(tmp_path / "net.xml"))
+    assert (model.kind, model.size, model.width) == ("OpenVINO", SIDE, 3)
+    np.testing.assert_allclose(model.embed(pixels()), means(pixels()), atol=1e-5)
+    (tmp_path / "net.bin").unlink()
+    (tmp_path / "net.xml").write_text("<net>")
+    with pytest.raises(StudyError, match="net.xml cannot be read"):
+        load(str(tmp_path / "net.xml"))
+
+
+def test_openvino_takes_what_onnxruntime_does_not(tmp_path: Path, monkeypatch) -> None:
+    def refuse(*_, **__):
+        raise RuntimeError("no such operator")
+
+    monkeypatch.setattr("onnxruntime.InferenceSession", refuse)
+    model = load(str(onnx(tmp_path / "net.onnx")))
+    assert any("no such operator" in told and "OpenVINO" in told for told in model.told)
+    np.testing.assert_allclose(model.embed(pixels()), means(pixels()), atol=1e-5)
 
 
 @pytest.mark.parametrize("opener", ["_onnx", "_openvino"])
