@@ -141,9 +141,11 @@ def checkpoint_choice(training: pd.DataFrame) -> pd.Series:
 
 def not_trained(learning: pd.DataFrame) -> str:
     """Models that did not pass the test of page 03, in words."""
-    lost = learning[~learning["trained"].astype(bool)]
-    rows = (f"{label_of(r.loss)} {label(r.arm)} seed {r.seed}" for r in lost.itertuples())
-    return ", ".join(rows) or "none"
+    lost, found = learning[~learning["trained"].astype(bool)], []
+    for (loss, arm), part in lost.groupby(["loss", "arm"], sort=False):
+        word = "seed" if len(part) == 1 else "seeds"
+        found.append(f"{label_of(loss)} {label(arm)} ({word} {', '.join(map(str, part['seed']))})")
+    return f"{len(lost)} of {len(learning)}: {', '.join(found)}" if found else "none"
 
 
 def masks_note(file: Path, dataset: str) -> tuple[str, str]:

@@ -210,10 +210,10 @@ def mask_sensitivity(sensitivity: pd.DataFrame) -> Shown:
             mark(axis, masks.index(row["masks"]) + shift, row, across=True)
         axis.axvline(0, color="black", lw=1)
         axis.set_title(test_conditions.get(kind).label, fontsize=10)
+        axis.set_xlabel("change of MAP@R in points ↑")
     axes[0].set_yticks(range(len(masks)), masks)
-    axes[0].invert_yaxis()
+    axes[0].set_ylim(len(masks) - 0.5, -0.5)
     figure.legend(handles=legend(arms), loc="outside lower center", ncols=len(arms), fontsize=9)
-    figure.supxlabel("change of MAP@R in points ↑", fontsize=11)
     note = f"{label_of(down['loss'].iloc[0])}; n = {down['n'].max():,} queries; {BARS}"
     headline(figure, title, note)
     return figure, title

@@ -79,7 +79,8 @@ def curves(history: pd.DataFrame, learning: pd.DataFrame) -> Shown:
     )
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
     n, seeds = learning["n"].min(), history["seed"].nunique()
-    headline(figure, title, f"{n:,} validation queries, {seeds} seed(s); ring: the epoch kept")
+    several = f"{seeds} seed{'s' * (seeds > 1)}"
+    headline(figure, title, f"{n:,} validation queries, {several}; ring: the epoch kept")
     return figure, title
 
 

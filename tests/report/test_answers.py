@@ -49,8 +49,11 @@ def test_models_that_did_not_learn_are_named() -> None:
     learning = tiny.write("tiny", ["base", "bgaugment"], PAPER).learning
     learning.loc[learning.index[learning["arm"] == "base"][0], "trained"] = False
     first = learning[~learning["trained"].astype(bool)].iloc[0]
-    expected = f"{shift_tables.label_of(first['loss'])} base seed {first['seed']}"
-    assert answers.not_trained(learning) == expected
+    name = f"{shift_tables.label_of(first['loss'])} base"
+    assert answers.not_trained(learning) == f"1 of {len(learning)}: {name} (seed {first['seed']})"
+    both = pd.concat([learning, first.to_frame().T.assign(seed=7)])
+    told = f"2 of {len(both)}: {name} (seeds {first['seed']}, 7)"
+    assert answers.not_trained(both) == told
 
 
 def test_kinds_of_class_are_told_apart() -> None:
