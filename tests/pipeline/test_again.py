@@ -26,8 +26,9 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
 def test_an_edited_trainer_trains_again(clone: Clone) -> None:
     with clone.restored():
         clone.append("lib/training/trainer.py", "\nEDITED = True\n")
-        ran = clone.repro("shift@tiny", "attention@tiny")
-        assert set(ran) == {"train@tiny", "shift@tiny", "attention@tiny"}
+        wanted = {"train@tiny", "shift@tiny", "attention@tiny"}
+        assert set(clone.repro("--dry", "shift@tiny", "attention@tiny")) == wanted
+        assert clone.repro("train@tiny") == ["train@tiny"]
     told = (clone.root / "data" / "scratch" / "tiny").glob("triplet-base-0-*")
     assert len(list(told)) == 2  # trained anew: nothing of other code is found in the cache
 

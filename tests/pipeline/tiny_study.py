@@ -102,7 +102,8 @@ class Clone:
     def repro(self, *targets: str, **more: str) -> list[str]:
         """Run `dvc repro` as make does; the names of the stages that ran, but for `files`.
 
-        That one runs every time. `more` are variables of the environment.
+        That one runs every time. `--dry` among the targets: those that would run. `more` are
+        variables of the environment.
         """
         environment = self.environment() | more
         subprocess.run([sys.executable, "-m", "lib.run.check_studies"], cwd=self.root, check=True)
