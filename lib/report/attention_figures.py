@@ -75,7 +75,9 @@ def _distributions(axis: Axes, models: dict, places: dict, mean: pd.DataFrame) -
     rng = np.random.default_rng(0)  # only spreads the dots
     for model, dots in models.items():
         at = round(places[model]) + rng.uniform(-0.3, 0.3, len(dots))
-        axis.scatter(dots["value"], at, s=10, color=colour(model[1]), alpha=0.35, lw=0)
+        axis.scatter(
+            dots["value"], at, s=10, color=colour(model[1]), alpha=0.35, lw=0, rasterized=True
+        )  # thousands of dots: a picture inside the SVG
         interval(axis, mean.loc[[model]], places[model], model[1], color="black")
     axis.axvline(0, color="black", lw=1)
 
