@@ -82,6 +82,14 @@ def of_controls() -> Iterator[Claim]:
             yield f"against the paper, {study}, {row.loss}", told(ends, 1)
 
 
+def of_places() -> Iterator[Claim]:
+    """What BGAugment gains where the new background is a place that no other image shares."""
+    for study in committed():
+        rows = read(study.name).classes
+        gain = effects.joint(rows, "bgaugment-base", "unshared_background", "both")
+        yield f"places: {study.label}", f"{study.label.lower()} {told(gain.iloc[0])}"
+
+
 def of_shared_photographs() -> Iterator[Claim]:
     """How much of base's drop they explain: most on birds."""
     backs = {
@@ -167,6 +175,7 @@ def missing() -> list[Claim]:
     claims = [
         *of_studies(),
         *of_controls(),
+        *of_places(),
         *of_shared_photographs(),
         *of_crop(),
         *of_packages(),

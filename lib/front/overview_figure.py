@@ -76,9 +76,12 @@ def figure(studies: list["Study"]) -> Figure:
         names = [name for name, _ in study.rows]
         _panel(axis, study, names, trained)
         axis.set_yticks(range(len(names)), [name or label(arms.UNTRAINED) for name in names])
-        axis.invert_yaxis()
+        axis.set_ylim(len(names) - 0.5, -0.5)
     drawn.legend(handles=legend(shown), loc="outside lower center", ncols=len(shown))
-    headline(drawn, finding(studies), "a mark: a loss and arm; bars: 95 % intervals over classes")
+    note = "a mark: a loss and arm; bars: 95 % intervals over classes"
+    if any(study.seeds > 1 for study in studies):
+        note += ", and over trainings where there are several seeds"
+    headline(drawn, finding(studies), note)
     return drawn
 
 
