@@ -58,7 +58,7 @@ def test_pages_01_and_02_are_told_again_where_the_photographs_are_not(mine) -> N
     assert results() == first
     with pytest.raises(StudyError, match="mine"):
         told(side=21)
-    with pytest.raises(StudyError, match="Run the notebook"):
+    with pytest.raises(StudyError, match="Run 01_data"):
         tiny.tell("02_masks", study="s", source="none")
 
 
