@@ -102,7 +102,8 @@ def tables(images: str, gallery: str) -> tuple[str, dict, Path, pd.DataFrame, li
     if images == DEMO:
         options = params.section("demo", "data")["options"]
         folder, _ = datasets.locate("rendered", options)
-        name, table = "rendered", datasets.read("rendered", folder, options).assign(side="both")
+        table = _in_search(datasets.read("rendered", folder, options).assign(side="both"))
+        name = "rendered"
     elif gallery and _home(gallery) != _home(images):
         folder = Path(os.path.commonpath([_home(images), _home(gallery)]))
         queries = _outside(images, gallery, told)
@@ -114,9 +115,8 @@ def tables(images: str, gallery: str) -> tuple[str, dict, Path, pd.DataFrame, li
         name, options = "folder", {"folder": str(folder)}
     else:
         folder = _home(images)
-        table = read(_found(images)).assign(side="both")
+        table = _in_search(read(_found(images)).assign(side="both"))
         name, options = "folder", {"folder": str(folder)}
-    table = table if "in_search" in table else _in_search(table)
     if merged := int(table.get("merged", pd.Series(False)).fillna(False).sum()):
         told.append(
             f"{merged} images lie in split folders (train, test) inside their classes. A class "

@@ -324,6 +324,20 @@ def test_files_that_are_no_images_are_named_and_split_folders_honoured(asked, ho
     assert "notes.txt" in told and "hidden" not in told
 
 
+def test_split_folders_that_are_not_used_are_said(home: Path) -> None:
+    catalogue(home / "shop")
+    (home / "shop" / "labels.csv").unlink()
+    shutil.rmtree(home / "shop" / "masks")
+    for folder in sorted((home / "shop" / "images").iterdir()):
+        for number, file in enumerate(sorted(folder.iterdir())):
+            part = folder / ("train" if number < 3 else "test")
+            part.mkdir(exist_ok=True)
+            file.rename(part / file.name)
+    *_, table, told = audit_images.tables(str(home / "shop" / "images"), "")
+    assert len(table) == 24 and table["in_search"].all() and table["class_name"].nunique() == 6
+    assert [text.split(" ", 1)[0] for text in told] == ["24"]
+
+
 @pytest.mark.parametrize("count", [1, 2])
 def test_nothing_to_find_is_refused(home: Path, count: int) -> None:
     catalogue(home / "lone", classes=count, images=1)
