@@ -271,8 +271,7 @@ def test_a_trunk_pools_under_the_mask_and_has_every_remedy(asked) -> None:
     found = audit(replace(whole, model=foreign.DEFAULT))
     assert set(found.remedies["remedy"]) == set(names)
     assert found.remedies[["clean", "shifted"]].stack().between(0, 1).all()
-    assert not any("Not measured" in told for told in found.told if "pooled" in told)
-    assert found.attention["score"].between(-1, 1).all()
+    assert found.attention["score"].notna().all()
 
 
 def test_a_model_of_a_study_is_found_by_its_name(home: Path, monkeypatch) -> None:
