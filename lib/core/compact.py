@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -12,6 +12,8 @@ from lib.core import paths
 from lib.core.errors import StudyError
 from lib.core.files import atomic
 from lib.core.tiles import read_tiles
+
+SHORT = (np.float16, np.float32)
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,23 @@ def write_compact(
         elif kind.kind not in "bf":
             made[name] = made[name].astype("category")
     with atomic(path) as temporary:
-        made.to_parquet(temporary, compression="zstd", compression_level=12, index=False)
+        made.to_parquet(temporary, index=False, **_encoding(made))
+
+
+def _encoding(table: pd.DataFrame) -> dict[str, Any]:
+    """Parquet's settings. A column is one page: so zstd finds what recurs in every condition.
+
+    A dictionary for words only: it hides what recurs among numbers. The bytes of short floats lie
+    apart, first all high ones (cars' ranks of a query: 619 kB so far, now 251).
+    """
+    kinds = table.dtypes
+    return {
+        "compression": "zstd",
+        "compression_level": 12,
+        "max_rows_per_page": max(len(table), 1),
+        "use_dictionary": [n for n, kind in kinds.items() if isinstance(kind, pd.CategoricalDtype)],
+        "use_byte_stream_split": [n for n, kind in kinds.items() if kind in SHORT],
+    }
 
 
 def read_compact(files: list[Path]) -> pd.DataFrame:

@@ -1,5 +1,7 @@
 """Atomic writes and checksums: a file under its final name is always a whole file."""
 
+from __future__ import annotations
+
 import errno
 import hashlib
 import json
@@ -13,12 +15,14 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import psutil
 
 from lib.core.errors import DamagedFile, StudyError
+
+if TYPE_CHECKING:  # half a second that the commands which write no table can do without
+    import pandas as pd
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 CLOSED = {errno.EROFS, errno.EACCES, errno.EPERM}

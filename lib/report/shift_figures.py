@@ -114,15 +114,16 @@ def background_gap(effects: pd.DataFrame) -> Shown:
         "MAP@R points gained by a background of the object's own class over another class's: "
         f"{per_arm(points, '{:+.1f}')}"
     )
+    arms = arms_of(effects)
     figure, axis = plt.subplots(figsize=(1.5 * len(kinds) + 1, 4))
     for at, kind in enumerate(kinds):
         part = select(effects, "shifted-clean", kind, "both")
-        for number, row in enumerate(part.to_dict("records")):
-            mark(axis, at + (number - (len(part) - 1) / 2) * 0.8 / len(part), row)
+        rows = sorted(part.to_dict("records"), key=lambda row: arms.index(row["arm"]))
+        for number, row in enumerate(rows):
+            mark(axis, at + (number - (len(rows) - 1) / 2) * 0.8 / len(rows), row)
     axis.axhline(0, color="black", lw=1)
     axis.set_xticks(range(len(kinds)), [fill(test_conditions.get(k).label, 11) for k in kinds])
     axis.set_ylabel("change of MAP@R in points ↑")
-    arms = arms_of(effects)
     figure.legend(handles=legend(arms), loc="outside lower center", ncols=len(arms), fontsize=9)
     headline(figure, title, f"one mark a model, n = {effects['n'].max():,} queries; {BARS}")
     return figure, title
@@ -137,7 +138,7 @@ def query_only(effects: pd.DataFrame) -> Shown:
     cost = means(both, ["arm"], ["value_query", "value_both"]).set_index("arm")
     share = cost["value_query"] / cost["value_both"]
     title = (
-        "Changing only the query costs this share of the loss when both sides change: "
+        "Share of the loss that remains when only the query's background changes: "
         f"{per_arm(share, '{:.0%}')}"
     )
     figure, axis = plt.subplots(figsize=(6.4, 4.6))
@@ -193,7 +194,7 @@ def mask_sensitivity(sensitivity: pd.DataFrame) -> Shown:
         return _missing("random_background through other masks")
     lower = (down["high"] < 0).groupby(down["arm"], sort=False).sum()
     title = (
-        f"Through how many of {len(masks)} kinds of masks MAP@R falls significantly under a random "
+        f"Kinds of masks, of {len(masks)}, with which MAP@R falls significantly under a random "
         f"background: {per_arm(lower, '{:.0f}')}"
     )
     if down["high"].isna().all():
@@ -226,7 +227,7 @@ def heat_map(table: pd.DataFrame, conditions: list[str]) -> Shown:
     kept = alone.groupby("arm", sort=False)["mean"].mean()
     title = "MAP@R of every model under every condition"
     if len(kept):
-        title = f"With the object painted out, MAP@R is still {per_arm(kept, '{:.1f} %')}"
+        title = f"MAP@R that is left with the object painted out: {per_arm(kept, '{:.1f} %')}"
     wide = values.pivot(index=MODEL, columns="condition", values="mean")[conditions]
     wide = wide.loc[list(values[MODEL].drop_duplicates().itertuples(index=False, name=None))]
     size = (max(6.5, 2.4 + 0.76 * len(conditions)), 0.42 * len(wide) + 1.9)

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from IPython.display import Image as Picture
 from IPython.display import Markdown, display
+from PIL import Image
 
 from lib.core.files import atomic
 from lib.report.letters import make_legible
@@ -107,6 +108,8 @@ def keep(
     kind = "jpeg" if photographs else "png"
     options = {"pil_kwargs": {"quality": 80}} if photographs else {"metadata": {"Software": None}}
     figure.savefig(data, format=kind, dpi=dpi, **options)
+    if not photographs:
+        data = _in_256_colours(data)
     with atomic(folder / f"{name}.{'jpg' if photographs else 'png'}") as temporary:
         temporary.write_bytes(data.getvalue())
     if not photographs:
@@ -114,6 +117,15 @@ def keep(
             figure.savefig(temporary, format="svg", metadata={"Date": None})
     plt.close(figure)
     return data.getvalue()
+
+
+def _in_256_colours(png: io.BytesIO) -> io.BytesIO:
+    """The same picture in a third of the bytes: lines and letters have few colours."""
+    small = io.BytesIO()
+    Image.open(png).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(
+        small, format="png", optimize=True
+    )
+    return small
 
 
 def plain(text: str) -> str:

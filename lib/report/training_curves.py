@@ -70,7 +70,7 @@ def curves(history: pd.DataFrame, learning: pd.DataFrame) -> Shown:
         )
         row[0].set_ylabel(label_of(name), fontweight="bold")
     for axis, panel in zip(axes[0], ["training loss ↓", *PANELS.values()], strict=True):
-        axis.set_title(panel)
+        axis.set_title(panel, fontsize=10)
     for axis in axes[-1]:
         axis.set_xlabel("epoch")
     handles = legend(arms_of(history))
