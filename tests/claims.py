@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pandas as pd
 import yaml
 
-from lib.core import paths
+from lib.core import params, paths
 from lib.evaluation import effects
 from lib.evaluation.measured import read
 from lib.experiments import bias_dose_figure, catalogue, catalogue_page
@@ -80,6 +80,23 @@ def of_controls() -> Iterator[Claim]:
         for row in apart.itertuples():
             ends = {"value": row.ours, "low": row.low, "high": row.high}
             yield f"against the paper, {study}, {row.loss}", told(ends, 1)
+
+
+def of_setting() -> Iterator[Claim]:
+    """Queries, classes and size of every study; base against the trunk on clean birds."""
+    for study in committed():
+        rows = read(study.name).classes
+        rows = rows[(rows["condition"] == "clean") & (rows["arm"] == "base")]
+        model = rows[(rows["loss"] == rows["loss"].iloc[0]) & (rows["seed"] == rows["seed"].min())]
+        size = params.section(study.name, "train")["image_size"]
+        yield (
+            f"{study.label}: queries",
+            f"{size} pixels, {model['n'].sum():,} queries of {model['label'].nunique()} ",
+        )
+    birds = read("cub200-cpu").classes
+    levels = effects.joint_levels(birds[birds["condition"] == "clean"], ("arm",)).set_index("arm")
+    base, trunk = (100 * levels["value"][arm] for arm in ("base", arms.UNTRAINED))
+    yield "untrained on clean birds", f"{base:.1f} % against {trunk:.1f} %"
 
 
 def of_places() -> Iterator[Claim]:
@@ -175,6 +192,7 @@ def missing() -> list[Claim]:
     claims = [
         *of_studies(),
         *of_controls(),
+        *of_setting(),
         *of_places(),
         *of_shared_photographs(),
         *of_crop(),

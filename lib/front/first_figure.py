@@ -1,12 +1,14 @@
-"""The first image a reader sees: two queries, their nearest neighbours, and then only the
+"""The first image a reader sees: queries and their nearest neighbours, before and after only the
 background is changed.
 
-The queries are picked by a rule, never by hand: of the first loss, the one whose average precision
-falls most, and the one that falls by the median (lib.evaluation.query_examples).
+The queries are picked by a rule, never by hand: of the first two data sets, with the first loss of
+each, the query whose average precision falls most (lib.evaluation.query_examples). Where there is
+one data set only, its query that falls by the median stands below.
 """
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -18,35 +20,48 @@ MOST, MEDIAN = "largest drop", "median"
 CLEAN, SHIFTED = "clean", "random_background"
 WORDS = {CLEAN: "as photographed", SHIFTED: "other backgrounds"}
 QUERIES = {MOST: "Largest fall", MEDIAN: "Median fall"}
+SETS = 2  # more do not fit above the fold
 DPI = 165  # of a figure narrow enough for its words to be read on a phone
 ALT = (
-    "Two queries and their five nearest neighbours, green where the class is right: on photographs "
+    "Queries and their five nearest neighbours, green where the class is right: on photographs "
     "as they are, on other backgrounds, and on other backgrounds after training with them"
 )
+Line = tuple[str, list[np.ndarray], pd.DataFrame]  # its words, tiles, and what they show
 
 
-def lines(table: pd.DataFrame) -> list[tuple[str, str, str]]:
+def lines(table: pd.DataFrame, rules: list[str]) -> list[tuple[str, str, str]]:
     """The (rule, arm, condition) that are shown, as far as they were measured: the reference before
     and after, then the first arm that is compared with it; the median query by the reference."""
     there = set(zip(table["rule"], table["arm"], table["condition"], strict=True))
     pairs = arms.pairs(list(dict.fromkeys(table["arm"])))
     arm, reference = pairs[0] if pairs else ("", next(iter(table["arm"]), ""))
-    before, after = (reference, CLEAN), (reference, SHIFTED)
-    wanted = [(MOST, *before), (MOST, *after), (MOST, arm, SHIFTED)]
-    wanted += [(MEDIAN, *before), (MEDIAN, *after)]
-    return [line for line in wanted if line in there]
+    wanted = []
+    for rule in rules:
+        wanted += [(rule, reference, CLEAN), (rule, reference, SHIFTED)]
+        wanted += [(rule, arm, SHIFTED)] * (rule == MOST)
+    found = [line for line in wanted if line in there]
+    return found if SHIFTED in {condition for *_, condition in found} else []
 
 
-def figure(study: Path) -> Figure | None:
-    """The figure of a study's folder in reports; None where it has no such images."""
-    where = study / "measured" / "evaluation" / "gallery"
-    if not where.with_suffix(".jpg").exists():
-        return None
-    tiles, table = read_tiles(where)
-    shown = lines(table)
-    if SHIFTED not in {condition for *_, condition in shown}:
-        return None
-    across = int(table["place"].max()) + 1
+def figure(studies: dict[str, Path]) -> Figure | None:
+    """The figure of studies (name: folder in reports); None where none has such images."""
+    sheets = {}
+    for name, folder in studies.items():
+        where = folder / "measured" / "evaluation" / "gallery"
+        if where.with_suffix(".jpg").exists() and lines((sheet := read_tiles(where))[1], [MOST]):
+            sheets[name] = sheet
+    shown: list[Line] = []
+    for name, (tiles, table) in list(sheets.items())[:SETS]:
+        for rule, arm, condition in lines(table, [MOST] if len(sheets) > 1 else [MOST, MEDIAN]):
+            part = table[(table["rule"] == rule) & (table["arm"] == arm)]
+            what = name if len(sheets) > 1 else QUERIES[rule]
+            words = f"{what}, {label(arm)}, {WORDS[condition]}"
+            shown.append((words, tiles, part[part["condition"] == condition]))
+    return _drawn(shown) if shown else None
+
+
+def _drawn(shown: list[Line]) -> Figure:
+    across = max(len(part) for *_, part in shown)
     drawn, axes = plt.subplots(
         len(shown),
         across,
@@ -54,28 +69,27 @@ def figure(study: Path) -> Figure | None:
         squeeze=False,
         layout="constrained",
     )
-    for row, (rule, arm, condition) in zip(axes, shown, strict=True):
-        part = table[(table["rule"] == rule) & (table["arm"] == arm)]
-        part = part[part["condition"] == condition]
-        for axis, (at, entry) in zip(row, part.iterrows(), strict=True):
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for row, (words, tiles, part) in zip(axes, shown, strict=True):
+        for axis, (at, entry) in zip(row, part.iterrows(), strict=False):
+            axis.set_axis_on()
             framed(axis, tiles[at], None if entry["place"] == 0 else bool(entry["right"]))
         right = int(part[part["place"] > 0]["right"].sum())
-        words = f"{QUERIES[rule]}, {label(arm)}, {WORDS[condition]}: {right} of {across - 1} right"
+        words = f"{words}: {right} of {len(part) - 1} right"
         row[0].text(0, 1.07, words, transform=row[0].transAxes, fontsize=10, in_layout=False)
     drawn.get_layout_engine().set(h_pad=0.17, hspace=0)  # room for the words
-    note = "query: black; right neighbour: green"
-    headline(drawn, "Only the background changes", note)
+    headline(drawn, "Only the background changes", "query: black; right neighbour: green")
     return drawn
 
 
-def write(studies: list[Path], folder: Path, name: str) -> str | None:
-    """Draw the first study that has such images into `<folder>/<name>.jpg`; its alternative text.
+def write(studies: dict[str, Path], folder: Path, name: str) -> str | None:
+    """Draw the studies that have such images into `<folder>/<name>.jpg`; its alternative text.
 
     None: no study has any, and nothing is written.
     """
     use_style()
-    for study in studies:
-        if (drawn := figure(study)) is not None:
-            keep(drawn, folder, name, photographs=True, dpi=DPI)
-            return ALT
-    return None
+    if (drawn := figure(studies)) is None:
+        return None
+    keep(drawn, folder, name, photographs=True, dpi=DPI)
+    return ALT

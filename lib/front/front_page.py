@@ -375,7 +375,7 @@ def build(
     first = picture(reports / f"{name}.png", finding) if finding else None
     first = replace(first, address=f"{name}.png") if first else None
     image = "first" if to == "index.html" else f"{Path(to).stem}.first"
-    alt = first_figure.write([reports / study.name for study in found], reports, image)
+    alt = first_figure.write({s.label: reports / s.name for s in found}, reports, image)
     opening = picture(reports / f"{image}.jpg", alt) if alt else None
     opening = replace(opening, address=f"{image}.jpg") if opening else None
     gains = overview_figure.gains(overview_figure.chosen(found)) if first else []
