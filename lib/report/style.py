@@ -121,10 +121,9 @@ def keep(
 
 def _in_256_colours(png: io.BytesIO) -> io.BytesIO:
     """The same picture in a third of the bytes: lines and letters have few colours."""
-    small = io.BytesIO()
-    Image.open(png).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(
-        small, format="png", optimize=True
-    )
+    whole, small = Image.open(png).convert("RGB"), io.BytesIO()
+    few = whole.quantize(256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    few.save(small, format="png", optimize=True)
     return small
 
 

@@ -1,5 +1,6 @@
 """Figures show names as they are, whatever letters they have and whatever the user's style is."""
 
+import io
 import os
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from lib.report import letters, style
 
@@ -82,3 +84,19 @@ def test_tables_hold_no_formulas() -> None:
         and "no-mathjax" in table.style.to_html()
         or ("tex2jax_ignore" in table.style.to_html())
     )
+
+
+def test_a_kept_figure_looks_as_it_was_drawn(tmp_path) -> None:
+    """The picture in few colours differs nowhere visibly from the one that matplotlib draws."""
+    figure, axis = style.plt.subplots()
+    axis.imshow(np.arange(600).reshape(20, 30), cmap="cividis")
+    axis.plot([0, 20], [0, 15], "o-", color=style.colour("base"), alpha=0.5)
+    axis.set_title("a title")
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=110)
+    kept = style.keep(figure, tmp_path, "kept", dpi=110)
+    assert (tmp_path / "kept.png").read_bytes() == kept
+    files = (drawn, tmp_path / "kept.png")
+    pictures = [np.asarray(Image.open(file).convert("RGB"), int) for file in files]
+    assert np.abs(pictures[0] - pictures[1]).max() <= 16
+    assert len(kept) < len(drawn.getvalue())
