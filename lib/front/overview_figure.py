@@ -41,6 +41,16 @@ def finding(studies: list["Study"]) -> str:
     return f"MAP@R lost when only the background changes. {'; '.join(words)}"
 
 
+def title(studies: list["Study"]) -> str:
+    """The finding without intervals, which the bars show, and without the untrained trunk."""
+    words = []
+    for study in studies:
+        trained = study.lost[study.lost["arm"] != arms.UNTRAINED]
+        shares = [f"{label(row.arm)} {100 * row.value:.0f} %" for row in trained.itertuples()]
+        words += [f"{study.label} {', '.join(shares)}"] * bool(shares)
+    return f"MAP@R lost when only the background changes: {'; '.join(words)}"
+
+
 def gains(studies: list["Study"]) -> list[tuple[str, str, str, str]]:
     """A row a study and contrast: its name, the arms, gain on random backgrounds and on clean
     images (points of MAP@R, interval)."""
@@ -81,7 +91,7 @@ def figure(studies: list["Study"]) -> Figure:
     note = "a mark: a loss and arm; bars: 95 % intervals over classes"
     if any(study.seeds > 1 for study in studies):
         note += ", and over trainings where there are several seeds"
-    headline(drawn, finding(studies), note)
+    headline(drawn, title(studies) if len(studies) > 1 else finding(studies), note)
     return drawn
 
 

@@ -42,6 +42,9 @@ def test_birds_come_before_cars_and_rendered_images_stay_out() -> None:
     birds, cars = "base 50 % [10 to 60], BGAugment 25 %", "base 20 % [10 to 60], BGAugment 10 %"
     assert f"B: {birds}; A: {cars}" in told
     figure = overview_figure.figure(found)
+    assert "B base 50 %, BGAugment 25 %; A base 20 %, BGAugment 10 %" in " ".join(
+        figure.get_suptitle().replace("\u00a0", " ").split()
+    )
     labels = [tick.get_text() for tick in figure.axes[0].get_yticklabels()]
     assert labels == ["untrained trunk", "Triplet", "ArcFace"]
     places = [line.get_xdata()[0] for line in figure.axes[1].containers[1].lines[:1]]
