@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from bs4 import BeautifulSoup, Tag
 from lib.core.params import ALONE
 
 if TYPE_CHECKING:
+    from nbconvert import HTMLExporter
     from nbformat import NotebookNode
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -69,23 +71,25 @@ def page(
         names = {key: path.relative_to(out_dir).as_posix() for key, path in names.items()}
         output.metadata |= {"figure": figure.name, **names}
     resources = {"metadata": {"path": str(source.parent)}, "page": facts}
-    text, _ = _exporter().from_notebook_node(notebook, resources)
+    text, _ = exporter().from_notebook_node(notebook, resources)
     text = _between_pages(text, {near: page for near, page in (before, after) if near})
     if loaded := network_references(text):
         raise ValueError(f"{stem}: the page would load {loaded[0]}; put the file beside it.")
     return text
 
 
-def _exporter():
-    from nbconvert import HTMLExporter  # half a second, which readers of figures can do without
+@lru_cache(maxsize=1)
+def exporter() -> HTMLExporter:
+    """What makes pages; imported late, since readers of figures can do without it."""
+    from nbconvert import HTMLExporter
 
-    exporter = HTMLExporter(
+    made = HTMLExporter(
         template_name="page", extra_template_basedirs=[str(TEMPLATES)], embed_images=True,
         exclude_anchor_links=True,
     )  # fmt: skip
-    exporter.register_filter("headed", headed)
-    exporter.register_filter("lines", lines)
-    return exporter
+    made.register_filter("headed", headed)
+    made.register_filter("lines", lines)
+    return made
 
 
 def title(notebook: NotebookNode, default: str) -> str:

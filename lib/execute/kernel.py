@@ -83,6 +83,7 @@ class _Engine(NBClientEngine):
             startup_timeout=120,
             iopub_timeout=60,
             record_timing=False,
+            shutdown_kernel="immediate",  # all cells are done: a kernel's own end takes seconds
             on_cell_execute=session.announce,
         )
         manager = session.client.km = session.client.create_kernel_manager()

@@ -12,6 +12,7 @@ import os
 import re
 import sys
 import tempfile
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from lib.core.parameters import ParameterError, check_parameters
 from lib.core.paths import NOTEBOOKS, StudyPaths
 from lib.core.stage import one_at_a_time
 from lib.execute.cleaning import clean
-from lib.execute.html import page
+from lib.execute.html import exporter, page
 from lib.execute.kernel import Session, run_cells
 from lib.execute.parameters import declared_parameters, parse_override
 
@@ -69,6 +70,7 @@ def execute(
     check_parameters(declared_parameters(source, notebook.stem), parameters, notebook.stem)
     stem = stem or notebook.stem
     failed_copy = out_dir / f"{stem}.failed.ipynb"
+    threading.Thread(target=exporter, daemon=True).start()  # its import, while the kernel works
     with tempfile.TemporaryDirectory() as scratch:
         session = Session(notebook.parent, Path(scratch), stem)
         problem = run_cells(source, parameters, session)

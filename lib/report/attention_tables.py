@@ -1,7 +1,8 @@
 """Tables of 05_attention, from what lib.attention measured: means, paired differences, intervals.
 
 Values are of images, intervals resample classes (lib.evaluation.statistics). Nothing here needs
-photographs or weights.
+photographs or weights. The tables of methods are imported where they are used: they bring
+torchvision, five seconds that pages 06 and 07 can do without.
 """
 
 from typing import Any
@@ -9,9 +10,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lib.attention.attribution import METHODS, PAPER, Explanation
-from lib.attention.controls import CONTROLS
-from lib.attention.sanity_checks import ORDERS
 from lib.core.compact import Kept, read_compact
 from lib.core.files import read_json
 from lib.evaluation import statistics
@@ -109,6 +107,8 @@ def control_table(
     controls: pd.DataFrame, methods: pd.DataFrame, level: float = 0.95
 ) -> pd.DataFrame:
     """Mean attention score of the maps that know no model, and of SmoothGrad on random weights."""
+    from lib.attention.attribution import PAPER
+
     drawn = methods[(methods["arm"] == "random") & (methods["metric"] == SCORE)]
     same = (drawn["method"] == PAPER.method) & (drawn["target"] == PAPER.target)
     drawn = drawn[drawn["defined"] & same].assign(control="random_weights")
@@ -130,6 +130,8 @@ def stability_table(found: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
 
 def faithfulness_table(found: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
     """Mean areas, and paired differences from both random orders (`..._minus_random_pixels`)."""
+    from lib.attention.sanity_checks import ORDERS
+
     on, parts = [*MODEL, "metric", "row", "label"], [found]
     for order in ORDERS:
         known = found[found["map"] == order].drop(columns="map")
@@ -141,6 +143,9 @@ def faithfulness_table(found: pd.DataFrame, level: float = 0.95) -> pd.DataFrame
 
 def label_of(name: str) -> str:
     """How a map is called in figures: an explanation, a control or an order."""
+    from lib.attention.attribution import METHODS, Explanation
+    from lib.attention.controls import CONTROLS
+
     if name.partition("/")[0] in METHODS:
         return Explanation.parse(name).label
     return CONTROLS[name].label if name in CONTROLS else name.replace("_", " ")
@@ -152,6 +157,8 @@ def matrix(methods: pd.DataFrame, controls: pd.DataFrame) -> pd.DataFrame:
     Args:
         methods: of `summary`. controls: of `means`, of the same images.
     """
+    from lib.attention.attribution import Explanation
+
     part = methods[methods["metric"] == SCORE]
     names = [Explanation(*pair).label for pair in zip(part["method"], part["target"], strict=True)]
     part = part.assign(name=names)

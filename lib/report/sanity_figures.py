@@ -5,8 +5,6 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lib.attention.attribution import Explanation
-from lib.attention.sanity_checks import ORDERS
 from lib.evaluation.models import MODEL
 from lib.report.attention_figures import interval
 from lib.report.attention_tables import SCORE, label_of, trained
@@ -89,6 +87,8 @@ def matrix_figure(table: pd.DataFrame, controls: int, title: str, note: str) -> 
 
 def cascade_figure(table: pd.DataFrame, title: str, note: str) -> Figure:
     """Left: likeness to the trained model's maps. Right: the score. Both over the cascade."""
+    from lib.attention.attribution import Explanation
+
     figure, axes = plt.subplots(1, 2, figsize=(9, 4.6))
     pairs = zip(table["method"], table["target"], strict=True)
     table = table.assign(name=[Explanation(*pair).label for pair in pairs])
@@ -112,6 +112,8 @@ def cascade_figure(table: pd.DataFrame, title: str, note: str) -> Figure:
 
 def faithfulness_figure(table: pd.DataFrame, title: str, note: str) -> Figure:
     """Areas under deletion and insertion per map and arm; random orders at the bottom."""
+    from lib.attention.sanity_checks import ORDERS
+
     names, arms = list(table["map"].unique()), trained(table)
     figure, axes = plt.subplots(1, 2, figsize=(9, 0.34 * len(names) + 1.9), sharey=True)
     arrows = {"deletion_area": "deletion area ↓", "insertion_area": "insertion area ↑"}

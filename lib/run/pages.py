@@ -6,13 +6,15 @@ No photographs and no weights are needed. By default every study that has measur
 each every page of which everything is measured; `04_shift` names a page.
 """
 
+import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 from lib.core import params, paths
 from lib.core.errors import StudyError
+from lib.core.hardware import workers
 from lib.core.progress import say
 from lib.evaluation import measured
-from lib.execute import notebook
 from lib.front import front_page
 
 # A page, and the folders of measured tables without which it is left out
@@ -44,25 +46,36 @@ def pages_of(study: str) -> list[str]:
     return [page for page, needed in PAGES.items() if all((there / n).is_dir() for n in needed)]
 
 
+def tell(study: str, pages: list[str]) -> int:
+    """Execute pages of a study; what the first process that failed returned, or 0."""
+    together = [page for page in pages if page not in ALONE]
+    runs = [together, *([page, *ALONE[page]] for page in pages if page in ALONE)]
+    for run in filter(None, runs):
+        command = [sys.executable, "-m", "lib.execute", *run, "--study", study]
+        if code := subprocess.run(command, cwd=paths.ROOT, check=False).returncode:
+            return code
+    say(f"{study}: {len(pages)} pages told")
+    return 0
+
+
 def main(argv: list[str]) -> int:
-    """The command line. Returns 0, 2 (wrong input), or what the first page that failed returned."""
+    """The command line: studies side by side, as many as there are cores.
+
+    Returns 0, 2 (wrong input), or what the first study with a page that failed returned.
+    """
     only = [name for name in argv if name in PAGES]
     studies = [name for name in argv if name not in PAGES] or known()
     if not studies:
         say("No study has measured tables so far: `make repro` makes those of the demo.")
-    for study in studies:
-        try:
-            pages = pages_of(study)
-        except StudyError as error:
-            print(error, file=sys.stderr)
-            return 2
-        pages = [page for page in pages if not only or page in only]
-        together = [page for page in pages if page not in ALONE]
-        runs = [together, *([page, *ALONE[page]] for page in pages if page in ALONE)]
-        for run in filter(None, runs):
-            if code := notebook.main([*run, "--study", study]):
-                return code
-    return front_page.main()
+    try:
+        pages = {study: pages_of(study) for study in studies}
+    except StudyError as error:
+        print(error, file=sys.stderr)
+        return 2
+    wanted = [[page for page in pages[s] if not only or page in only] for s in studies]
+    with ThreadPoolExecutor(workers()) as pool:
+        codes = list(pool.map(tell, studies, wanted))
+    return next(filter(None, codes), 0) or front_page.main()
 
 
 if __name__ == "__main__":
