@@ -18,6 +18,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from ruamel.yaml import YAML
+
 from lib.core import params, paths
 from lib.core.code import fingerprint
 from lib.core.files import digest, key_of, read_json
@@ -39,7 +41,7 @@ def locked() -> dict[str, list[dict[str, Any]]]:
     """
     found: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for file in [paths.ROOT / "dvc.lock", *sorted(paths.ROOT.glob("pipelines/*/dvc.lock"))]:
-        stages = params.load(file.read_text(encoding="utf-8"))["stages"] if file.exists() else {}
+        stages = YAML(typ="safe").load(file)["stages"] if file.exists() else {}  # as DVC does
         for name, stage in stages.items():
             found[study_of(name, stage)].append(stage)
     return dict(found)
@@ -97,10 +99,15 @@ def _differing(stage: dict[str, Any], code: str) -> Iterator[tuple[str, str]]:
             else {"lib": code, "notebooks": "notebooks"}.get(path.split("/")[0], "data")
         )
         yield kind, path if seen else f"{path} (gone)"
-    now = params.everything()
+    now = _parameters(paths.PARAMS.read_text(encoding="utf-8"))
     for name, value in stage.get("params", {}).get("params.yaml", {}).items():
         if value != _at(now, name):
             yield "parameters", name
+
+
+@lru_cache(maxsize=1)
+def _parameters(_text: str) -> dict[str, Any]:
+    return params.everything()  # read once, not by every stage
 
 
 def _at(values: Any, name: str) -> Any:
