@@ -88,7 +88,7 @@ def figure(studies: list["Study"]) -> Figure:
         axis.set_yticks(range(len(names)), [name or label(arms.UNTRAINED) for name in names])
         axis.set_ylim(len(names) - 0.5, -0.5)
     drawn.legend(handles=legend(shown), loc="outside lower center", ncols=len(shown))
-    note = "a mark: a loss and arm; bars: 95 % intervals over classes"
+    note = "Each mark is one loss and arm; bars: 95 % intervals over classes"
     if any(study.seeds > 1 for study in studies):
         note += ", and over trainings where there are several seeds"
     headline(drawn, title(studies) if len(studies) > 1 else finding(studies), note)

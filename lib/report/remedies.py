@@ -165,9 +165,9 @@ def figure(table: pd.DataFrame, reference: str) -> tuple[plt.Figure, str]:
     if len(top):
         row = top.loc[top["value"].idxmax()]
         finding = (
-            f"{name_of(row['arm'], row['remedy'])} gains {told(row)} points of MAP@R on random"
+            f"{name_of(row['arm'], row['remedy'])} gains {told(row)} points of MAP@R on random "
+            f"backgrounds over {label(reference)}, on {table['label'].nunique()} test classes"
         )
-        finding += f" backgrounds over {label(reference)}"
     drawn, axis = plt.subplots(figsize=(7.4, 5.6))
     shapes = dict(zip([NONE, *REMEDIES], itertools.cycle("o^sDvP"), strict=False))
     for (arm, remedy), row in found.iterrows():

@@ -194,8 +194,8 @@ def mask_sensitivity(sensitivity: pd.DataFrame) -> Shown:
         return _missing("random_background through other masks")
     lower = (down["high"] < 0).groupby(down["arm"], sort=False).sum()
     title = (
-        f"Kinds of masks, of {len(masks)}, with which MAP@R falls significantly under a random "
-        f"background: {per_arm(lower, '{:.0f}')}"
+        f"MAP@R falls significantly under a random background with this many of {len(masks)} kinds "
+        f"of masks: {per_arm(lower, '{:.0f}')}"
     )
     if down["high"].isna().all():
         mean = 100 * down.groupby("arm", sort=False)["value"].mean()
