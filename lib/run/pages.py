@@ -72,6 +72,7 @@ def main(argv: list[str]) -> int:
     except StudyError as error:
         print(error, file=sys.stderr)
         return 2
+    studies = sorted(studies, key=lambda study: -len(pages[study]))  # the longest first
     wanted = [[page for page in pages[s] if not only or page in only] for s in studies]
     with ThreadPoolExecutor(workers()) as pool:
         codes = list(pool.map(tell, studies, wanted))
