@@ -38,7 +38,7 @@ from lib.experiments.audit_tables import METRIC, levels_of, mask_facts, plain, r
 from lib.experiments.foreign import Foreign, Given
 from lib.images import conditions as test_conditions
 from lib.images.crops import TEST_CROP
-from lib.masks import rembg_models
+from lib.masks import rembg_models, sources
 from lib.models.trunks import TRUNKS
 
 MASK_SECONDS = 0.29  # of a core for a mask by u2netp at its own 320 pixels
@@ -92,6 +92,10 @@ class Asked:
         """Refuse what cannot be done before anything runs."""
         for name in ("mean", "std", "conditions", "remedies"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
+        for name in ("conditions", "remedies"):
+            values = getattr(self, name)
+            if twice := [v for at, v in enumerate(values) if v in values[:at]]:
+                raise StudyError(f"{name} name {', '.join(twice)} more than once: each once.")
         for name in self.conditions:
             test_conditions.get(name)
         if not {CLEAN, SHIFTED} <= set(self.conditions):
@@ -200,6 +204,7 @@ class Audit:
 def audit(asked: Asked) -> Audit:
     """Run an audit; what is done already (data/scratch) is not done again."""
     start = time.monotonic()
+    sources.get(asked.masks)  # an unknown name is refused before images are read
     given = Given(**{entry.name: getattr(asked, entry.name) for entry in fields(Given)})
     if asked.images == audit_images.DEMO and asked.model in TRUNKS and not given.size:
         given = replace(given, size=DEMO_SIZE)

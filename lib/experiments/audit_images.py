@@ -78,7 +78,7 @@ def passed_over(images: str, gallery: str) -> list[str]:
         return []
     named = "; ".join(f"{path} ({why})" for path, why in rows[:5])
     more = f"; and {len(rows) - 5} more" if len(rows) > 5 else ""
-    return [f"No images of a class, and left out: {named}{more}."]
+    return [f"{len(rows):,} left out, since they are no images of a class: {named}{more}."]
 
 
 def _found(folder: str) -> Path:
@@ -278,7 +278,9 @@ def _losses(asked: pd.DataFrame, stored: pd.DataFrame, every: pd.DataFrame) -> l
     gone = asked.loc[~asked["path"].isin(stored["path"]), "path"].tolist()
     if gone:
         more = f" and {len(gone) - 5} more" if len(gone) > 5 else ""
-        told.append(f"Left out, since they cannot be read: {', '.join(gone[:5])}{more}.")
+        told.append(
+            f"{len(gone):,} left out, since they cannot be read: {', '.join(gone[:5])}{more}."
+        )
     queries = test[test["side"] != "gallery"]
     if alone := len(queries) - len(findable(test)):
         told.append(f"{alone} queries have no other image of their class to find and do not count.")

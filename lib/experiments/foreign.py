@@ -537,7 +537,7 @@ def _callable(name: str, given: Given) -> Opened:
         ) from error
     if not callable(found) or isinstance(found, type):
         raise StudyError(f"{name} is no function of images; give a function or a module instance.")
-    return Opened(found, PLAIN, known=True)
+    return Opened(found, PLAIN)
 
 
 @dataclass(frozen=True)

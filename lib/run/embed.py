@@ -20,14 +20,15 @@ import pyarrow.parquet as pq
 
 from lib.core.errors import StudyError
 from lib.core.files import atomic
-from lib.core.progress import track
+from lib.core.progress import say, track
 from lib.core.stage import in_words, one_at_a_time
 from lib.experiments import audit_images
 from lib.experiments.audit import Asked, opened
-from lib.experiments.audit_search import CLEAN, NONE, Pass, Search
+from lib.experiments.audit_search import CLEAN, NONE, PLACES, Pass, Search
 from lib.experiments.foreign import Given
 from lib.images import conditions as test_conditions
 from lib.images.crops import TEST_CROP
+from lib.masks import sources
 from lib.run.audit import add_flags
 
 TAKEN = ("model", "images", "gallery", "size", "mean", "std", "scale", "bgr", "weights", "masks")
@@ -45,13 +46,24 @@ def embed(asked: Asked, conditions: tuple[str, ...], out: Path) -> int:
         raise StudyError(f"{out} must end in .parquet.")
     for name in conditions:
         test_conditions.get(name)
-    model = opened(asked.model, Given(**{f.name: getattr(asked, f.name) for f in fields(Given)}))
+    if PLACES in conditions:
+        raise StudyError(
+            f"{PLACES} borrows places from images that are not searched, and here all images are. "
+            "other_class_background borrows them from images of other classes."
+        )
     bare = set(conditions) == {CLEAN}
+    if not bare:
+        sources.get(asked.masks)  # an unknown name is refused before images are read
+    model = opened(asked.model, Given(**{f.name: getattr(asked, f.name) for f in fields(Given)}))
+    for sentence in filter(None, [model.assumed, *model.told]):
+        say(sentence)
     found = audit_images.prepare(
         asked.images, asked.gallery, math.ceil(model.size / TEST_CROP), 0,
         "full" if bare else asked.masks, "rendered" if bare else asked.backgrounds, asked.seed,
         searched=False,
     )  # fmt: skip
+    for sentence in found.told:
+        say(sentence)
     search = Search(found, {"model": model}, model.size, asked.seed)
     runs = [
         Pass("model", name, draw, NONE)

@@ -189,11 +189,19 @@ def test_a_place_of_another_image_needs_other_images(asked, home: Path) -> None:
         {"remedies": ("nothing",)},
         {"attention": "nothing"},
         {"draws": 0},
+        {"conditions": (CLEAN, CLEAN, SHIFTED)},
+        {"remedies": ("cut_out", "box_crop", "cut_out")},
     ],
 )
 def test_what_cannot_be_done_is_refused_before_anything_runs(wrong: dict) -> None:
     with pytest.raises(StudyError):
         Asked(**wrong)
+
+
+def test_an_unknown_mask_source_is_refused_before_images_are_read(asked, monkeypatch) -> None:
+    monkeypatch.setattr(audit_images, "prepare", None)
+    with pytest.raises(StudyError, match="u2netpp"):
+        audit(asked("border", masks="u2netpp"))
 
 
 def test_a_gradient_of_what_has_none_is_refused(asked) -> None:
@@ -320,7 +328,27 @@ def test_files_that_are_no_images_are_named_and_split_folders_honoured(asked, ho
     found = audit(asked("border", **names))
     assert found.images["classes"] == 4 and found.images["queries"] == 16
     (told,) = [told for told in found.told if "left out" in told]
-    assert "notes.txt" in told and "hidden" not in told
+    assert told.startswith("1 ") and "notes.txt" in told and "hidden" not in told
+
+
+def test_broken_images_and_copies_are_counted_and_named(asked, home: Path) -> None:
+    """Said again by a second audit, which decodes nothing; the others are measured."""
+    catalogue(home / "some")
+    images = home / "some" / "images"
+    (images / "class 0" / "0.png").write_bytes(b"no image")
+    shutil.copy(images / "class 1" / "0.png", images / "class 1" / "3.png")  # of one size
+    for _ in range(2):
+        found = audit(asked("border", images=str(home / "some"), remedies=()))
+        assert found.images["queries"] == 23
+        (broken,) = [told for told in found.told if "cannot be read" in told]
+        assert broken.startswith("1 ") and "class 0/0.png" in broken
+        assert any(told.startswith("1 images are byte for byte copies") for told in found.told)
+
+
+def test_what_is_assumed_of_a_callable_is_said(asked) -> None:
+    assumed = opened(asked("border").model, foreign.Given()).assumed
+    assert "RGB" in assumed and "224 pixels" in assumed and "mean" not in assumed
+    assert opened(asked("border").model, foreign.Given(size=32, bgr=True)).assumed == ""
 
 
 def test_split_folders_that_are_not_used_are_said(home: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 from pathlib import Path
 
 import nbformat
@@ -135,6 +136,31 @@ def test_clean_vectors_need_no_masks_and_take_every_split(flags, home: Path, tmp
     assert embed.main([*flags, "--out", str(tmp_path / "vectors.csv")]) == 2
 
 
+def test_vectors_say_what_was_left_out_and_refuse_places_that_nobody_lends(
+    flags, home: Path, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = tmp_path / "said"
+    monkeypatch.setenv("STUDY_PROGRESS", str(said))
+    broken = sorted((home / "shop" / "images").rglob("*.png"))[0]
+    broken.write_bytes(b"no image")
+    out = tmp_path / "vectors.parquet"
+    for _ in range(2):  # the second finds the store
+        assert embed.main([*flags, "--out", str(out)]) == 0
+        assert "class 0/0.png" in said.read_text(encoding="utf-8")
+        said.unlink()
+    assert len(pd.read_parquet(out)) == 23
+    assert embed.main([*flags, "--conditions", "unshared_background", "--out", str(out)]) == 2
+    assert "other_class_background" in capsys.readouterr().err
+    assert len(pd.read_parquet(out)) == 23
+
+
+def test_make_hands_names_with_spaces_on() -> None:
+    command = ["make", "-n", "audit", "MODEL=timm:a", "IMAGES=my photographs", "GALLERY=c d"]
+    done = subprocess.run(command, cwd=paths.ROOT, capture_output=True, text=True, check=True)
+    for part in ('--model "timm:a"', '--images "my photographs"', '--gallery "c d"'):
+        assert part in done.stdout
+
+
 @pytest.mark.slow
 def test_the_notebook_runs(flags, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a kernel of its own, on a copy of the code, so that nothing is written beside ours."""
@@ -150,4 +176,5 @@ def test_the_notebook_runs(flags, home: Path, monkeypatch: pytest.MonkeyPatch) -
     made = execute(copy / "notebooks" / "09_audit.ipynb", given, home / "out")
     assert (copy / "reports" / "audit" / "test" / "audit.json").exists()
     text = made.with_suffix(".html").read_text(encoding="utf-8")
+    assert "not of length 1" in text  # what was taken for granted: the model's vectors
     assert "Changing only the background costs" in text
