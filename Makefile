@@ -47,7 +47,7 @@ test: $(STAMP) ## run the tests
 	@$(ENV) OMP_NUM_THREADS=1 python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder \
 	-m "not long" $(ARGS)
 
-test-faults: $(STAMP) ## make every fault on purpose; writes docs/reliability.md (30 minutes)
+test-faults: $(STAMP) ## make every fault on purpose; writes docs/reliability.md (15 minutes)
 	@$(ENV) OMP_NUM_THREADS=1 python -m pytest -q -n 2 --dist loadgroup -m fault \
 	--reliability=docs/reliability.md $(ARGS)
 
