@@ -5,6 +5,7 @@ Prints every claim that README does not hold; returns 1 where there is one.
 """
 
 import json
+import math
 import re
 import sys
 from collections.abc import Iterator
@@ -13,10 +14,12 @@ import pandas as pd
 import yaml
 
 from lib.core import params, paths
+from lib.core.tiles import read_tiles
 from lib.evaluation import effects
 from lib.evaluation.measured import read
 from lib.experiments import bias_dose_figure, catalogue, catalogue_page
-from lib.front import front_page, overview_figure, stale
+from lib.front import first_figure, front_page, overview_figure, stale
+from lib.front.first_figure import SHIFTED
 from lib.report import answers
 from lib.report.paper_comparison import DROP
 from lib.report.shift_tables import told
@@ -82,6 +85,23 @@ def of_controls() -> Iterator[Claim]:
             yield f"against the paper, {study}, {row.loss}", told(ends, 1)
 
 
+def of_first_image() -> Iterator[Claim]:
+    """Right neighbours in the first image, as its alternative text says."""
+    for study in committed()[: first_figure.SETS]:
+        _, table = read_tiles(paths.StudyPaths(study.name).reports / first_figure.SHEET)
+        table = table[(table["rule"] == first_figure.MOST) & (table["place"] > 0)]
+        right = table.groupby(["arm", "condition"])["right"].agg(["sum", "size"])
+        clean, base, arm = (
+            f"{right['sum'][key]} of {right['size'][key]}"
+            for key in (("base", "clean"), *((a, SHIFTED) for a in ("base", "bgaugment")))
+        )
+        yield (
+            f"first image, {study.label}",
+            f"{clean} right as photographed; on other backgrounds {base} with base, "
+            f"{arm} with BGAugment",
+        )
+
+
 def of_setting() -> Iterator[Claim]:
     """Queries, classes and size of every study; base against the trunk on clean birds."""
     for study in committed():
@@ -113,7 +133,7 @@ def of_shared_photographs() -> Iterator[Claim]:
     for study in committed():
         back = effects.given_back(read(study.name).classes, "random_background", "unshared")
         shares.append(back.set_index("arm").loc["base", "value"])
-    yield "shared photographs", f"less than {max(1, 100 * max(shares)):.0f} % of base's drop"
+    yield "shared photographs", f"less than {math.floor(100 * max(shares)) + 1} % of base's drop"
 
 
 MASKED = (  # what README says of masks at search time: study, arm, remedy, condition, factor
@@ -135,6 +155,10 @@ def of_masks() -> Iterator[Claim]:
         row = gains.set_index(["arm", "remedy", "condition", "sides"])
         found = row.loc[(arm, remedy, condition, "both")]
         yield f"masks: {study}, {arm}, {remedy}, {condition}", told(found, factor)
+    gains = pd.read_csv(paths.StudyPaths("cars196-cpu").reports / "remedy_gains.csv")
+    gains = gains[(gains["arm"] == "base") & (gains["sides"] == "both")]
+    helps = gains.loc[gains["condition"] == "random_background", "low"].max() > 0
+    yield "masks: cars", f"cropped already, {'one' if helps else 'neither'} helps"
 
 
 def of_blind_maps() -> Iterator[Claim]:
@@ -201,6 +225,7 @@ def missing() -> list[Claim]:
     claims = [
         *of_studies(),
         *of_controls(),
+        *of_first_image(),
         *of_setting(),
         *of_places(),
         *of_shared_photographs(),

@@ -20,6 +20,7 @@ MOST, MEDIAN = "largest drop", "median"
 CLEAN, SHIFTED = "clean", "random_background"
 WORDS = {CLEAN: "as photographed", SHIFTED: "other backgrounds"}
 QUERIES = {MOST: "Largest fall", MEDIAN: "Median fall"}
+SHEET = Path("measured", "evaluation", "gallery")  # below a study's folder in reports
 SETS = 2  # more do not fit above the fold
 DPI = 165  # of a figure narrow enough for its words to be read on a phone
 ALT = (
@@ -47,7 +48,7 @@ def figure(studies: dict[str, Path]) -> Figure | None:
     """The figure of studies (name: folder in reports); None where none has such images."""
     sheets = {}
     for name, folder in studies.items():
-        where = folder / "measured" / "evaluation" / "gallery"
+        where = folder / SHEET
         if where.with_suffix(".jpg").exists() and lines((sheet := read_tiles(where))[1], [MOST]):
             sheets[name] = sheet
     shown: list[Line] = []
