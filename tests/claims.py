@@ -172,8 +172,10 @@ def of_blind_maps() -> Iterator[Claim]:
 
 def of_packages() -> Iterator[Claim]:
     """What the products with a clear object and background lose."""
-    for file in paths.REPORTS.glob("grocery*/measured/evaluation/study.json"):
-        table = answers.kinds_table(read(file.parents[2].name))
+    for study in committed():
+        if study.dataset != "grocery":
+            continue
+        table = answers.kinds_table(read(study.name))
         for (kind, arm), row in table.iterrows():
             if kind.startswith("Packages") and arm != label(arms.UNTRAINED):
                 yield f"packages: {arm}", f"{arm} {row['share lost, % ↓']} %"

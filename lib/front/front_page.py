@@ -96,7 +96,7 @@ class Study:
     made: Made | None
     missing: list[str]
     stale: str = ""
-    shared: bool = False  # another study on the page is of the same data set
+    shared: bool = False  # a larger study on the page is of the same data set
 
     @property
     def dataset(self) -> str:
@@ -367,9 +367,13 @@ def build(
             "Run `make repro`: 06_report writes them."
         )
     found = [read_study(file, facts, older(file.stem)) for file in wanted]
-    of = [study.dataset for study in found]
-    found = [replace(study, shared=of.count(study.dataset) > 1) for study in found]
-    found.sort(key=lambda s: (s.stale.startswith("Stale"), overview_figure.rank(s.dataset), s.name))
+    named = {study.name for study in overview_figure.largest(found)}
+    found = [replace(study, shared=study.name not in named) for study in found]
+    found.sort(
+        key=lambda s: (
+            s.stale.startswith("Stale"), overview_figure.rank(s.dataset), s.shared, s.name,
+        )
+    )  # fmt: skip
     name = "overview" if to == "index.html" else Path(to).stem
     finding = overview_figure.write(found, reports, name)
     first = picture(reports / f"{name}.png", finding) if finding else None

@@ -1,6 +1,7 @@
 """The figure of the first screen: a panel a study, one below the other, one mark a loss and arm.
 
-Studies of real photographs that are not stale, where there are any; else stale ones; else all.
+Studies of real photographs that are not stale, where there are any; else stale ones; else all. Of
+one data set of photographs, the study with most trainings.
 `Study` is front_page's: of it only `label`, `name`, `dataset`, `entry`, `rows`, `seeds`, `lost`,
 `gains` and `stale` are looked at.
 """
@@ -22,11 +23,26 @@ REAL = ("cub200", "cars196", "sop", "grocery")  # data sets of photographs: the 
 
 
 def chosen(studies: list["Study"]) -> list["Study"]:
-    """The studies that are drawn, birds first."""
+    """The studies that are drawn, birds first; of one data set of photographs, the largest."""
     full = [study for study in studies if study.rows]
     real = [study for study in full if study.dataset in REAL]
     current = [study for study in real if not study.stale.startswith("Stale")]
-    return sorted(current or real, key=lambda study: rank(study.dataset)) or full
+    return sorted(largest(current or real), key=lambda study: rank(study.dataset)) or full
+
+
+def largest(studies: list["Study"]) -> list["Study"]:
+    """Of every data set the study with most losses and seeds, the first of equals."""
+    found: dict[str, Study] = {}
+    for study in studies:
+        other = found.setdefault(study.dataset, study)
+        if trainings(study) > trainings(other):
+            found[study.dataset] = study
+    return list(found.values())
+
+
+def trainings(study: "Study") -> int:
+    """How often every arm was trained."""
+    return len(study.entry["losses"]) * study.seeds
 
 
 def rank(dataset: str) -> int:

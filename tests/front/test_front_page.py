@@ -383,7 +383,10 @@ def test_a_study_under_way_is_listed_with_the_pages_that_it_has(reports, facts) 
 
 
 def test_studies_of_one_data_set_are_told_apart(reports, facts) -> None:
-    make_study(reports, "cub200", "cub200")
+    make_study(reports, "cub200-arms", "cub200")
+    change(reports, "cub200-arms", seeds=1)
     soup = parsed(front_page.build(reports, facts))
     names = [a.text for a in soup.nav("a") if a["href"].startswith("#study-")]
-    assert names == ["Birds (cub200)", "Birds (cub200-cpu)", "Demo"]
+    assert names == ["Birds", "Birds (cub200-arms)", "Demo"]
+    gains = soup.find(attrs={"aria-label": "Gains"})
+    assert [row.th.text for row in gains.tbody("tr")] == ["Birds"]  # one line a data set

@@ -23,7 +23,8 @@ def a_study(name: str, dataset: str, drop: float) -> SimpleNamespace:
     trunk = [("", [row("untrained", 9, -drop)])]
     return SimpleNamespace(
         stale="",
-        name=name, dataset=dataset, label=name.upper(), entry={"queries": 7}, rows=trunk + rows,
+        name=name, dataset=dataset, label=name.upper(), rows=trunk + rows,
+        entry={"queries": 7, "losses": ["triplet", "arcface"]},
         lost=pd.DataFrame(
             [["base", drop / 20, 0.1, 0.6], ["bgaugment", drop / 40, float("nan"), float("nan")]],
             columns=["arm", "value", "low", "high"],
@@ -51,6 +52,19 @@ def test_birds_come_before_cars_and_rendered_images_stay_out() -> None:
     assert places == [20]  # percent that the cars' first trained row loses
     alone = overview_figure.chosen(studies[2:])
     assert [study.name for study in alone] == ["c"]  # nothing else to show
+
+
+def test_of_one_data_set_the_study_with_most_trainings_is_drawn() -> None:
+    few, many, cars = (
+        a_study("a", "cub200", 10),
+        a_study("b", "cub200", 8),
+        a_study("c", "cars196", 4),
+    )
+    few.seeds, many.seeds = 1, 3
+    for studies in ([few, many, cars], [many, cars, few]):
+        assert [study.name for study in overview_figure.chosen(studies)] == ["b", "c"]
+    many.stale = "Stale: made with other code"
+    assert [study.name for study in overview_figure.chosen([few, many, cars])] == ["a", "c"]
 
 
 def test_gains_are_rows_a_study_and_contrast() -> None:
