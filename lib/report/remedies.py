@@ -221,3 +221,18 @@ def best(table: pd.DataFrame, reference: str) -> list[str]:
         else:
             sentences.append(f"{user}: nothing helps for certain; the best, {name}, {words}.")
     return sentences
+
+
+def beside(table: pd.DataFrame, reference: str, than: str = "bgaugment") -> pd.DataFrame:
+    """Points of MAP@R that every other arm gains over `than`, the paper's remedy: a row an arm.
+
+    No rows where the study has no arm beside these two.
+    """
+    gain = gains(table, than)
+    gain, out = gain[gain["remedy"] == NONE], {}
+    for arm in gain["arm"].drop_duplicates():
+        if arm != reference:
+            found = {name: _at(gain, arm, NONE, where) for name, where in COLUMNS.items()}
+            out[label(arm)] = {f"{k} ↑": "–" if x is None else told(x) for k, x in found.items()}
+    found = pd.DataFrame.from_dict(out, orient="index")
+    return found.loc[:, (found != "–").any()]

@@ -138,8 +138,8 @@ def query_only(effects: pd.DataFrame) -> Shown:
     cost = means(both, ["arm"], ["value_query", "value_both"]).set_index("arm")
     share = cost["value_query"] / cost["value_both"]
     title = (
-        "Share of the loss that remains when only the query's background changes: "
-        f"{per_arm(share, '{:.0%}')}"
+        "Loss when only the query's background changes, as a share of the loss when both sides "
+        f"change: {per_arm(share, '{:.0%}')}"
     )
     figure, axis = plt.subplots(figsize=(6.4, 4.6))
     for row in both.to_dict("records"):

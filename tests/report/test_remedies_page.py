@@ -101,3 +101,18 @@ def test_every_user_gets_the_best_of_what_she_can_do() -> None:
     assert "BGAugment," in sentences[0] and "object on grey" not in sentences[0]
     assert "base, object on grey" in sentences[1]
     assert "BGAugment, object on grey" in sentences[2]
+
+
+def test_other_arms_are_compared_with_the_papers_remedy() -> None:
+    write("tiny", ["base", "bgaugment"], [])
+    assert remedies.beside(remedies.read(Measured("tiny")), "base").empty
+    m = write("tiny", ARMS, ["base", "bgaugment"])
+    found = remedies.beside(remedies.read(m), "base")
+    assert list(found.index) == ["GreyAugment"]  # base and rows with a remedy stand elsewhere
+    models = itertools.product(tiny.LOSSES, tiny.SEEDS, tiny.CLASSES)
+    moved = np.mean([
+        tiny.value(loss, "greyaugment", seed, "clean", label)
+        - tiny.value(loss, "bgaugment", seed, "clean", label)
+        for loss, seed, label in models
+    ])  # fmt: skip
+    assert found.loc["GreyAugment", "clean ↑"].split()[0] == f"{100 * moved:.1f}"
