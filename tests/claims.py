@@ -20,7 +20,7 @@ from lib.evaluation.measured import read
 from lib.experiments import bias_dose_figure, catalogue, catalogue_page
 from lib.front import first_figure, front_page, overview_figure, stale
 from lib.front.first_figure import SHIFTED
-from lib.report import answers
+from lib.report import answers, remedies
 from lib.report.paper_comparison import DROP
 from lib.report.shift_tables import told
 from lib.report.style import label
@@ -161,6 +161,27 @@ def of_masks() -> Iterator[Claim]:
     yield "masks: cars", f"cropped already, {'one' if helps else 'neither'} helps"
 
 
+ARMS_TOLD = (  # what README says of ways to train: arm, compared with, condition, factor
+    ("pairs", "bgaugment", "random_background", 100),
+    ("guided", "bgaugment", "random_background", -100),
+    ("guided", "bgaugment", "unshared_background", 100),
+    ("guided", "bgaugment", "other_class_background", 100),
+    ("guided", "base", "clean", 100),
+    ("greyaugment", "base", "random_background", -100),
+    ("attribution_penalty", "base", "random_background", -100),
+)
+
+
+def of_other_arms() -> Iterator[Claim]:
+    """What ways to train besides BGAugment gain, over base and over BGAugment."""
+    table = remedies.read(read("grocery-arms"))
+    keys = ["arm", "remedy", "condition", "sides"]
+    over = {arm: remedies.gains(table, arm).set_index(keys) for arm in ("base", "bgaugment")}
+    for arm, than, condition, factor in ARMS_TOLD:
+        row = over[than].loc[(arm, remedies.NONE, condition, "both")]
+        yield f"other arms: {arm} over {than}, {condition}", told(row, factor)
+
+
 def of_blind_maps() -> Iterator[Claim]:
     """What a map scores that knows no model: a blob in the middle."""
     scores = []
@@ -232,6 +253,7 @@ def missing() -> list[Claim]:
         *of_places(),
         *of_shared_photographs(),
         *of_masks(),
+        *of_other_arms(),
         *of_blind_maps(),
         *of_packages(),
         *of_catalogue(),
