@@ -82,7 +82,8 @@ def of_controls() -> Iterator[Claim]:
         apart = cells[(cells["same_sign"] == 0) & (cells["low"] * cells["high"] > 0)]
         for row in apart.itertuples():
             ends = {"value": row.ours, "low": row.low, "high": row.high}
-            yield f"against the paper, {study}, {row.loss}", told(ends, 1)
+            digits = 2 if "attention" in row.what else 1
+            yield f"against the paper, {study}, {row.loss}", told(ends, 1, digits)
 
 
 def of_first_image() -> Iterator[Claim]:
