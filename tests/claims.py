@@ -65,6 +65,10 @@ def of_controls() -> Iterator[Claim]:
             continue
         cut = effects.joint(m.classes, "shifted-clean", "own_background", "both").set_index("arm")
         yield f"{study.label}: cut and pasted", told(cut.loc["base"], -100)
+    birds = read("cub200-cpu").classes
+    for condition in ("foreground_only", SHIFTED):
+        cost = effects.joint(birds, "shifted-clean", condition, "both").set_index("arm")
+        yield f"a wrong background, {condition}", told(cost.loc["base"], -100)
     folder = paths.StudyPaths("cub200-cpu").reports
     cells = pd.read_csv(folder / "against_published.csv").dropna(subset="same_sign")
     paper = pd.read_csv(folder / "against_published.csv").set_index(["what", "arm"])["paper"]
@@ -114,6 +118,10 @@ def of_setting() -> Iterator[Claim]:
             f"{study.label}: queries",
             f"{size} pixels, {model['n'].sum():,} queries of {model['label'].nunique()} ",
         )
+    failed = {s.label.lower(): s.entry["not_trained"].split(":")[0] for s in committed()}
+    words = [f"{'' if at else 'models '}on {name}" for at, name in enumerate(failed)]
+    counts = [f"{count} {where}" for count, where in zip(failed.values(), words, strict=True)]
+    yield "test of training", f"failed by {', '.join(counts[:-1])} and {counts[-1]}"
     birds = read("cub200-cpu").classes
     levels = effects.joint_levels(birds[birds["condition"] == "clean"], ("arm",)).set_index("arm")
     base, trunk = (100 * levels["value"][arm] for arm in ("base", arms.UNTRAINED))
@@ -126,6 +134,9 @@ def of_places() -> Iterator[Claim]:
         rows = read(study.name).classes
         gain = effects.joint(rows, "bgaugment-base", "unshared_background", "both")
         yield f"places: {study.label}", f"{study.label.lower()} {told(gain.iloc[0])}"
+    rows = read("grocery-cpu").classes
+    gain = effects.joint(rows, "bgaugment-base", "other_class_background", "both")
+    yield "places of another class: products", f"no clear gain: {told(gain.iloc[0])}"
 
 
 def of_shared_photographs() -> Iterator[Claim]:
@@ -141,7 +152,10 @@ MASKED = (  # what README says of masks at search time: study, arm, remedy, cond
     ("cub200-cpu", "base", "cut_out", "random_background", 100),
     ("cub200-cpu", "base", "cut_out", "clean", -100),
     ("cub200-cpu", "base", "box_crop", "random_background", 100),
+    ("cub200-cpu", "bgaugment", "none", "random_background", 100),
     ("cub200-cpu", "bgaugment", "box_crop", "random_background", 100),
+    ("cub200-cpu", "bgaugment", "cut_out", "random_background", 100),
+    ("grocery-cpu", "bgaugment", "none", "random_background", 100),
     ("grocery-cpu", "base", "cut_out", "random_background", 100),
     ("grocery-cpu", "base", "cut_out", "clean", -100),
     ("grocery-cpu", "base", "box_crop", "random_background", 100),
@@ -159,7 +173,9 @@ def of_masks() -> Iterator[Claim]:
     gains = pd.read_csv(paths.StudyPaths("cars196-cpu").reports / "remedy_gains.csv")
     gains = gains[(gains["arm"] == "base") & (gains["sides"] == "both")]
     helps = gains.loc[gains["condition"] == "random_background", "low"].max() > 0
-    yield "masks: cars", f"cropped already, {'one' if helps else 'neither'} helps"
+    costs = gains.loc[gains["condition"] == "clean", "high"].max() < 0
+    words = f"{'one' if helps else 'neither'} helps, and {'both cost' if costs else 'cost'} quality"
+    yield "masks: cars", f"cropped already, {words}"
 
 
 ARMS_TOLD = (  # what README says of ways to train: arm, compared with, condition, factor
@@ -184,12 +200,17 @@ def of_other_arms() -> Iterator[Claim]:
 
 
 def of_blind_maps() -> Iterator[Claim]:
-    """What a map scores that knows no model: a blob in the middle."""
-    scores = []
+    """What a map scores that knows no model: a blob in the middle; a network of random weights."""
+    spot, random = [], {}
     for study in committed():
         table = pd.read_csv(paths.StudyPaths(study.name).reports / "attention_controls.csv")
-        scores.append(f"{table.set_index('control')['value']['centred_gaussian']:.2f}")
-    yield "attention: a spot", f"scores {', '.join(scores[:-1])} and {scores[-1]}"
+        found = table.set_index("control")["value"]
+        spot.append(f"{found['centred_gaussian']:.2f}")
+        if found["random_weights"] > dict(study.scores)[arms.UNTRAINED]:
+            random[study.label.lower()] = f"{found['random_weights']:.2f}"
+    yield "attention: a spot", f"scores {', '.join(spot[:-1])} and {spot[-1]}"
+    yield "attention: random weights", f"on {' and '.join(random)} a network with random weights"
+    yield "attention: random weights", f"untrained trunk ({' and '.join(random.values())})"
 
 
 def of_packages() -> Iterator[Claim]:

@@ -219,7 +219,8 @@ def best(table: pd.DataFrame, reference: str) -> list[str]:
         if row["low"] > 0 or row["low"] != row["low"]:
             sentences.append(f"{user}: {name}, {words}.")
         else:
-            sentences.append(f"{user}: nothing helps for certain; the best, {name}, {words}.")
+            few = f"on these {table['label'].nunique()} classes nothing helps for certain"
+            sentences.append(f"{user}: {few}; the best, {name}, {words}.")
     return sentences
 
 

@@ -19,8 +19,13 @@ from lib.report.letters import make_legible
 from lib.training import arms
 
 # Okabe-Ito, safe for colour-blind readers; an arm has its colour everywhere
-COLOURS = {"base": "#D55E00", "bgaugment": "#0072B2", "untrained": "#666666"}
-MARKERS = {"base": "o", "bgaugment": "s", "untrained": "D"}
+COLOURS = {
+    "base": "#D55E00", "bgaugment": "#0072B2", "untrained": "#666666",
+    "bgaugment_25": "#A6CBE3", "bgaugment_50": "#73ABD0", "bgaugment_75": "#3A8EC1",  # doses
+}  # fmt: skip
+MARKERS = {"base": "o", "bgaugment": "s", "untrained": "D"} | dict.fromkeys(
+    ("bgaugment_25", "bgaugment_50", "bgaugment_75"), "s"
+)
 PALETTE = ["#009E73", "#CC79A7", "#E69F00", "#56B4E9"]  # for arms that have no colour of their own
 SHAPES = ["^", "v", "P", "X"]
 STYLE = {
