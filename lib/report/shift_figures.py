@@ -19,6 +19,7 @@ from lib.report.shift_tables import MODEL, arms_of, label_of, means, model_names
 from lib.report.style import colour, framed, headline, label, legend, marker, plt
 
 Shown = tuple[Figure | None, str]
+DRAWN = 4  # arms whose neighbours are drawn
 BARS = "bars: 95 % intervals over classes"
 BACKGROUNDS = [
     "own_background", "same_class_background", "other_class_background", "same_class_tiled",
@@ -250,14 +251,17 @@ def heat_map(table: pd.DataFrame, conditions: list[str]) -> Shown:
 def nearest(tiles: list[np.ndarray], table: pd.DataFrame) -> Shown:
     """A sheet of nearest images (lib.evaluation.query_examples), a line a query, arm and condition.
 
-    The query in black, correct neighbours in green; the finding counts them.
+    The query in black, correct neighbours in green; the finding counts them. Of many arms the first
+    DRAWN are drawn, and all are counted.
     """
     line = ["rule", "arm", "condition"]
     hits = table[table["place"] > 0].groupby(line[1:], sort=False)["right"].agg(["sum", "size"])
     counts = hits["sum"].astype(str).groupby("arm", sort=False).agg(" → ".join)
     kinds = " → ".join(table["condition"].unique()).replace("_", " ")
     title = f"Correct neighbours among {hits['size'].max()} shown, {kinds}: {per_arm(counts, '{}')}"
-    groups = list(table.groupby(line, sort=False))
+    names = list(table["arm"].unique())
+    drawn = table[table["arm"].isin(names[:DRAWN])]
+    groups = list(drawn.groupby(line, sort=False))
     across = table["place"].max() + 1
     size = (1.2 * across + 1.2, 1.2 * len(groups) + 0.8)
     figure, axes = plt.subplots(len(groups), across, figsize=size, squeeze=False)
@@ -269,5 +273,6 @@ def nearest(tiles: list[np.ndarray], table: pd.DataFrame) -> Shown:
             framed(axis, tiles[at], None if entry.place == 0 else bool(entry.right))
         name = f"{rule}\n{label(arm)}\n{condition.replace('_', ' ')}"
         row[0].set_ylabel(name, fontsize=7, rotation=0, ha="right", va="center")
-    headline(figure, title)
+    shown = ", ".join(label(name) for name in names[:DRAWN])
+    headline(figure, title, f"drawn: {shown}" if len(names) > DRAWN else "")
     return figure, title

@@ -28,6 +28,7 @@ MARKERS = {"base": "o", "bgaugment": "s", "untrained": "D"} | dict.fromkeys(
 )
 PALETTE = ["#009E73", "#CC79A7", "#E69F00", "#56B4E9"]  # for arms that have no colour of their own
 SHAPES = ["^", "v", "P", "X"]
+PHOTOGRAPHS = 85  # dots per inch of sheets of photographs, which hold small tiles
 STYLE = {
     "figure.dpi": 100,
     "savefig.dpi": 110,
@@ -113,16 +114,24 @@ def keep(
     data = io.BytesIO()
     kind = "jpeg" if photographs else "png"
     options = {"pil_kwargs": {"quality": 75}} if photographs else {"metadata": {"Software": None}}
+    dpi = dpi or (PHOTOGRAPHS if photographs else None)
     figure.savefig(data, format=kind, dpi=dpi, **options)
     if not photographs:
         data = _in_256_colours(data)
     with atomic(folder / f"{name}.{'jpg' if photographs else 'png'}") as temporary:
         temporary.write_bytes(data.getvalue())
     if not photographs:
+        drawn = io.StringIO()
+        figure.savefig(drawn, format="svg", metadata={"Date": None})
         with atomic(folder / f"{name}.svg") as temporary:
-            figure.savefig(temporary, format="svg", metadata={"Date": None})
+            temporary.write_text(_without_indent(drawn.getvalue()), encoding="utf-8")
     plt.close(figure)
     return data.getvalue()
+
+
+def _without_indent(svg: str) -> str:
+    """The same drawing without the space before its lines, to a hundredth of a point."""
+    return re.sub(r"(?<=[\s\"(])(-?[1-9]\d*\.\d\d)\d+", r"\1", re.sub(r"\n +", "\n", svg))
 
 
 def _in_256_colours(png: io.BytesIO) -> io.BytesIO:
