@@ -179,6 +179,9 @@ def of_masks() -> Iterator[Claim]:
 
 
 ARMS_TOLD = (  # what README says of ways to train: arm, compared with, condition, factor
+    ("bgaugment_50", "bgaugment", "random_background", 100),
+    ("bgaugment_50", "bgaugment", "unshared_background", 100),
+    ("bgaugment_50", "base", "clean", 100),
     ("pairs", "bgaugment", "random_background", 100),
     ("guided", "bgaugment", "random_background", -100),
     ("guided", "bgaugment", "unshared_background", 100),

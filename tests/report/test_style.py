@@ -48,6 +48,7 @@ def test_letters_without_a_font_are_replaced_and_it_is_said(monkeypatch) -> None
 
 def test_a_font_that_has_the_letters_is_taken(monkeypatch) -> None:
     """Stands for a machine with a Chinese font: one whose letters are said to be these."""
+    letters.font_manager.findfont(letters.OWN)  # found once: the manager is emptied below
     real, manager = letters._letters, letters.font_manager.fontManager
     other = next(entry for entry in manager.ttflist if entry.name == "STIXGeneral")
     entry = type(other)(fname=other.fname, name="Songti", style="normal")
