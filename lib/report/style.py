@@ -4,6 +4,7 @@ import io
 import re
 import textwrap
 import unicodedata
+from collections import Counter
 from pathlib import Path
 
 import matplotlib as mpl
@@ -29,6 +30,7 @@ MARKERS = {"base": "o", "bgaugment": "s", "untrained": "D"} | dict.fromkeys(
 PALETTE = ["#009E73", "#CC79A7", "#E69F00", "#56B4E9"]  # for arms that have no colour of their own
 SHAPES = ["^", "v", "P", "X"]
 PHOTOGRAPHS = 85  # dots per inch of sheets of photographs, which hold small tiles
+JPEG = {"quality": 75, "optimize": True, "progressive": True}
 STYLE = {
     "figure.dpi": 100,
     "savefig.dpi": 110,
@@ -113,7 +115,7 @@ def keep(
     make_legible(figure)
     data = io.BytesIO()
     kind = "jpeg" if photographs else "png"
-    options = {"pil_kwargs": {"quality": 75}} if photographs else {"metadata": {"Software": None}}
+    options = {"pil_kwargs": JPEG} if photographs else {"metadata": {"Software": None}}
     dpi = dpi or (PHOTOGRAPHS if photographs else None)
     figure.savefig(data, format=kind, dpi=dpi, **options)
     if not photographs:
@@ -124,14 +126,38 @@ def keep(
         drawn = io.StringIO()
         figure.savefig(drawn, format="svg", metadata={"Date": None})
         with atomic(folder / f"{name}.svg") as temporary:
-            temporary.write_text(_without_indent(drawn.getvalue()), encoding="utf-8")
+            temporary.write_text(_lean(drawn.getvalue()), encoding="utf-8")
     plt.close(figure)
     return data.getvalue()
 
 
-def _without_indent(svg: str) -> str:
-    """The same drawing without the space before its lines, to a hundredth of a point."""
-    return re.sub(r"(?<=[\s\"(])(-?[1-9]\d*\.\d\d)\d+", r"\1", re.sub(r"\n +", "\n", svg))
+def _lean(svg: str) -> str:
+    """The same drawing in half the bytes, to a hundredth of a point.
+
+    No space before lines; a style that comes more than once is a rule with a name; no identifiers
+    that nothing refers to, and no groups that say nothing.
+    """
+    svg = re.sub(r"\n +", "\n", svg)
+    svg = re.sub(r"(?<=[\s\"(])(-?[1-9]\d*\.\d\d)\d+", r"\1", svg)
+    styles = Counter(re.findall(r' style="([^"]*)"', svg))
+    names = {style: f"s{k}" for k, style in enumerate(styles) if styles[style] > 1}
+    for style, name in names.items():
+        svg = svg.replace(f' style="{style}"', f' class="{name}"')
+    rules = "".join(f".{name}{{{style}}}\n" for style, name in names.items())
+    svg = svg.replace("</style>", f"\n{rules}</style>", 1)
+    used = set(re.findall(r"#([\w.-]+)", svg))
+    svg = re.sub(r' id="([^"]*)"', lambda found: found[0] if found[1] in used else "", svg)
+    return _without_bare_groups(svg)
+
+
+def _without_bare_groups(svg: str) -> str:
+    kept, bare = [], []
+    for line in svg.replace("<g/>\n", "").split("\n"):
+        if line.startswith("<g"):
+            bare.append(line == "<g>")
+        if not ((line == "<g>" and bare[-1]) or (line == "</g>" and bare.pop())):
+            kept.append(line)
+    return "\n".join(kept)
 
 
 def _in_256_colours(png: io.BytesIO) -> io.BytesIO:

@@ -2,10 +2,13 @@
 
 import io
 import os
+import re
 import subprocess
 import sys
+from xml.etree import ElementTree
 
 import matplotlib as mpl
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -101,3 +104,40 @@ def test_a_kept_figure_looks_as_it_was_drawn(tmp_path) -> None:
     pictures = [np.asarray(Image.open(file).convert("RGB"), int) for file in files]
     assert np.abs(pictures[0] - pictures[1]).max() <= 16
     assert len(kept) < len(drawn.getvalue())
+
+
+def shown(svg: str) -> list[tuple]:
+    """What an SVG draws: every element but groups with its rules, place and words, in order."""
+    tree = ElementTree.fromstring(svg)
+    rules = dict(re.findall(r"(?m)^\.(\w+)\{(.*)\}$", tree.find(".//{*}style").text))
+    found = []
+
+    def walk(element: ElementTree.Element, around: tuple) -> None:
+        own = {k: v for k, v in element.attrib.items() if k not in ("id", "class")}
+        if "class" in element.attrib:
+            own["style"] = rules[element.get("class")]
+        if element.tag.endswith("}g"):
+            around += (tuple(sorted(own.items())),) if own else ()
+        elif not element.tag.endswith("}style"):
+            found.append((element.tag, sorted(own.items()), (element.text or "").strip(), around))
+        for child in element:
+            walk(child, around)
+
+    walk(tree, ())
+    return found
+
+
+def test_a_lean_svg_draws_the_same_in_half_the_bytes() -> None:
+    figure, axes = plt.subplots(1, 2)
+    axes[0].plot(range(200), np.sin(np.arange(200)), "o-", label="a style=b of <g> and #1")
+    axes[0].legend()
+    axes[1].imshow(np.eye(3))
+    axes[1].text(1, 1, 'style="x" <g>')
+    drawn = io.StringIO()
+    figure.savefig(drawn, format="svg", metadata={"Date": None})
+    whole = re.sub(r"(-?[1-9]\d*\.\d\d)\d+", r"\1", drawn.getvalue())
+    lean = style._lean(drawn.getvalue())
+    assert shown(lean) == shown(re.sub(r"\n +", "\n", whole))
+    assert len(lean) < 0.6 * len(whole)
+    named = set(re.findall(r' id="([^"]*)"', lean))
+    assert named == set(re.findall(r'(?:href="|url\()#([\w.-]+)', lean))
