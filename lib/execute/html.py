@@ -115,9 +115,11 @@ def headed(tables: str) -> str:
     """Tables of pandas for readers: a header says what for, and one without words is none.
 
     pandas gives the names of the index a row of their own; they go into the row above it. Columns
-    of words get the class `words`, as pandas puts all cells to the right.
+    of words get the class `words`, as pandas puts all cells to the right. No line breaks within an
+    interval, or between a number and its unit.
     """
-    soup = BeautifulSoup(tables, features="html.parser")
+    whole = re.sub(r"(\[-?[\d.]+,) (-?[\d.]+\])", "\\1\u00a0\\2", tables)
+    soup = BeautifulSoup(re.sub(r"(\d) %", "\\1\u00a0%", whole), features="html.parser")
     for table in soup("table"):
         _names_one_row_up(table)
         _mark_words(table)

@@ -198,14 +198,15 @@ def best(table: pd.DataFrame, reference: str) -> list[str]:
     """A sentence for each kind of user: who can retrain, who can make masks of queries, who both.
 
     Named is the row with the highest MAP@R on random backgrounds, with its gain over the reference
-    arm; a gain whose interval reaches 0 is said to be none.
+    arm; a gain whose interval reaches 0 is said to be none, and so is one of masks that a trained
+    arm alone exceeds.
     """
     gain = gains(table, reference)
     gain = gain[(gain["condition"] == MOVED[0]) & (gain["sides"] == "both")]
     users = {
         "Who can retrain, but has no masks at search time": gain["remedy"] == NONE,
         "Who cannot retrain, but can mask queries and gallery": gain["arm"] == reference,
-        "Who can do both": (gain["remedy"] != NONE) & (gain["arm"] != reference),
+        "Who can do both": (gain["arm"] != reference) & (gain["remedy"] != NONE).any(),
     }
     sentences = []
     for user, keep in users.items():
@@ -216,7 +217,9 @@ def best(table: pd.DataFrame, reference: str) -> list[str]:
         row = part.loc[part["value"].idxmax()]
         name = name_of(row["arm"], row["remedy"])
         words = f"{told(row)} points of MAP@R on random backgrounds over {label(reference)}"
-        if row["low"] > 0 or row["low"] != row["low"]:
+        if row["remedy"] == NONE and part["remedy"].nunique() > 1:
+            sentences.append(f"{user}: no mask that we tried beats {name} alone.")
+        elif row["low"] > 0 or row["low"] != row["low"]:
             sentences.append(f"{user}: {name}, {words}.")
         else:
             few = f"on these {table['label'].nunique()} classes nothing helps for certain"

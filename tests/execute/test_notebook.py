@@ -498,6 +498,13 @@ def test_tables_say_what_their_headers_are_for() -> None:
     assert words == ["loss", "seed", "w", "few steps", "", ""]
 
 
+def test_an_interval_and_a_unit_stay_on_their_line() -> None:
+    frame = pd.DataFrame({"gain": ["-1.3 [-2.5, 0.4]", "[a, b] 5"]}, index=["BGAugment, 50 %", "x"])
+    soup = BeautifulSoup(html.headed(frame.to_html()), "html.parser")
+    assert [c.text for c in soup.tbody("td")] == ["-1.3 [-2.5,\u00a00.4]", "[a, b] 5"]
+    assert soup.tbody.th.text == "BGAugment, 50\u00a0%"
+
+
 def test_tables_with_headers_over_several_columns_keep_them() -> None:
     columns = pd.MultiIndex.from_product([["ours", "paper"], ["clean", "new"]])
     frame = pd.DataFrame([[1.0, 2.0, None, 4.0]], index=["base"], columns=columns)

@@ -73,6 +73,21 @@ def test_three_arms_stand_in_every_figure() -> None:
     assert style.colour("greyaugment") not in {style.colour("base"), style.colour("bgaugment")}
 
 
+def test_of_many_arms_four_are_drawn_and_all_are_counted() -> None:
+    names = ["base", "bgaugment", "greyaugment", "pairs", "guided"]
+    m = tiny.write("tiny", names[:2], PAPER, ("triplet",), (0,))
+    tiles, table = m.tiles("gallery")
+    found = [table.assign(arm=name, right=k < 2) for k, name in enumerate(names)]
+    many = pd.concat(found, ignore_index=True)
+    tiles = np.concatenate([tiles] * len(names))
+    figure, finding = shift_figures.nearest(tiles, many)
+    drawn = {axis.get_ylabel().split("\n")[1] for axis in figure.axes if axis.get_ylabel()}
+    assert drawn == {style.label(name) for name in names[:4]}
+    assert all(style.label(name) in finding for name in names)
+    assert "drawn: base, BGAugment, GreyAugment, Pairs" in figure._suptitle.get_text()
+    style.plt.close(figure)
+
+
 def test_shares_and_means_are_those_known_by_hand() -> None:
     rows = pd.DataFrame(
         [["base", "a", 0, 0.2], ["base", "a", 0, 0.4], ["base", "a", 1, 0.9]],
