@@ -1,7 +1,7 @@
 """The figure of the first screen: a panel a study, one below the other, one mark a loss and arm.
 
 Studies of real photographs that are not stale, where there are any; else stale ones; else all. Of
-one data set of photographs, the study with most trainings.
+one data set of photographs, the study with most trainings; of its arms, those that all have.
 `Study` is front_page's: of it only `label`, `name`, `dataset`, `entry`, `rows`, `seeds`, `lost`,
 `gains` and `stale` are looked at.
 """
@@ -53,15 +53,17 @@ def rank(dataset: str) -> int:
 
 def finding(studies: list["Study"]) -> str:
     """One sentence: the share of MAP@R that every arm loses on every data set."""
-    words = [f"{s.label}: {share_words(s.lost)}" for s in studies if len(s.lost)]
+    shown = arms_of(studies)
+    losses = {study.label: study.lost[study.lost["arm"].isin(shown)] for study in studies}
+    words = [f"{name}: {share_words(lost)}" for name, lost in losses.items() if len(lost)]
     return f"MAP@R lost when only the background changes. {'; '.join(words)}"
 
 
 def title(studies: list["Study"]) -> str:
     """The finding without intervals, which the bars show, and without the untrained trunk."""
-    words = []
+    words, shown = [], set(arms_of(studies)) - {arms.UNTRAINED}
     for study in studies:
-        trained = study.lost[study.lost["arm"] != arms.UNTRAINED]
+        trained = study.lost[study.lost["arm"].isin(shown)]
         shares = [f"{label(row.arm)} {100 * row.value:.0f} %" for row in trained.itertuples()]
         words += [f"{study.label} {', '.join(shares)}"] * bool(shares)
     return f"MAP@R lost when only the background changes: {'; '.join(words)}"
@@ -83,9 +85,14 @@ def gains(studies: list["Study"]) -> list[tuple[str, str, str, str]]:
 
 
 def arms_of(studies: list["Study"]) -> list[str]:
-    """Every arm with a mark, the untrained trunk first."""
-    rows = (row for study in studies for _, part in study.rows for row in part)
-    names = dict.fromkeys(row["arm"] for row in rows)
+    """The arms that are drawn, the untrained trunk first: those that every study has trained.
+
+    All of them where the studies have no trained arm in common.
+    """
+    each = [{row["arm"]: None for _, part in study.rows for row in part} for study in studies]
+    every = {arm: None for found in each for arm in found}
+    common = [arm for arm in every if all(arm in found for found in each)]
+    names = common if set(common) - {arms.UNTRAINED} else every
     return sorted(names, key=lambda arm: (arm != arms.UNTRAINED, arm not in arms.ARMS))
 
 
@@ -97,10 +104,9 @@ def figure(studies: list["Study"]) -> Figure:
     drawn, axes = plt.subplots(
         len(studies), 1, figsize=size, height_ratios=heights, sharex=True, squeeze=False
     )
-    trained = [arm for arm in shown if arm != arms.UNTRAINED]
     for axis, study in zip(axes[:, 0], studies, strict=True):
         names = [name for name, _ in study.rows]
-        _panel(axis, study, names, trained)
+        _panel(axis, study, names, shown)
         axis.set_yticks(range(len(names)), [name or label(arms.UNTRAINED) for name in names])
         axis.set_ylim(len(names) - 0.5, -0.5)
     drawn.legend(handles=legend(shown), loc="outside lower center", ncols=len(shown))
@@ -111,9 +117,10 @@ def figure(studies: list["Study"]) -> Figure:
     return drawn
 
 
-def _panel(axis: Axes, study: "Study", names: list[str], trained: list[str]) -> None:
+def _panel(axis: Axes, study: "Study", names: list[str], shown: list[str]) -> None:
+    trained = [arm for arm in shown if arm != arms.UNTRAINED]
     for name, rows in study.rows:
-        for row in rows:
+        for row in (row for row in rows if row["arm"] in shown):
             value, low, high = (row[key] for key in ("lost", "lost_low", "lost_high"))
             arm, apart = row["arm"], 0.24
             shift = apart * (trained.index(arm) - (len(trained) - 1) / 2) if arm in trained else 0

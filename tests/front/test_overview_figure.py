@@ -67,6 +67,22 @@ def test_of_one_data_set_the_study_with_most_trainings_is_drawn() -> None:
     assert [study.name for study in overview_figure.chosen([few, many, cars])] == ["a", "c"]
 
 
+def test_an_arm_that_one_study_alone_has_is_not_drawn() -> None:
+    birds, cars = a_study("b", "cub200", 10), a_study("a", "cars196", 4)
+    more = {"arm": "pairs", "lost": 77.0, "lost_low": 76.0, "lost_high": 78.0}
+    birds.rows[1][1].append(more)
+    birds.lost.loc[2] = ["pairs", 0.77, 0.7, 0.8]
+    assert overview_figure.arms_of([birds, cars]) == ["untrained", "base", "bgaugment"]
+    assert "77" not in overview_figure.finding([birds, cars]) + overview_figure.title([birds, cars])
+    drawn = overview_figure.figure([birds, cars]).axes[0].containers
+    assert 77 not in [x for bars in drawn for x in bars.lines[0].get_xdata()]
+    assert overview_figure.arms_of([birds]) == ["untrained", "base", "bgaugment", "pairs"]
+    assert "Pairs 77 %" in overview_figure.title([birds])
+    for study, arm in ((birds, "base"), (cars, "pairs")):
+        study.rows = [(name, [row | {"arm": arm} for row in rows]) for name, rows in study.rows]
+    assert overview_figure.arms_of([birds, cars]) == ["base", "pairs"]  # none in common: all
+
+
 def test_gains_are_rows_a_study_and_contrast() -> None:
     birds, cars = a_study("b", "cub200", 10), a_study("a", "cars196", 4)
     birds.gains = {
