@@ -1,10 +1,10 @@
-"""Does README say what the committed tables say? `python -m tests.claims`, run before a release.
+"""Do README and docs/findings.md say what the committed tables say? `python -m tests.claims`.
 
-Not collected by pytest: a run of the demo, or of another study, changes tables that README quotes.
-Prints every claim that README does not hold; returns 1 where there is one.
+Run before a release. Not collected by pytest: a run of the demo, or of another study, changes
+tables that they quote. A claim is a row of a table, or a piece of a sentence with its number in
+it. Prints every claim that its page does not hold; returns 1 where there is one.
 """
 
-import json
 import math
 import re
 import sys
@@ -22,11 +22,14 @@ from lib.front import first_figure, front_page, overview_figure, stale
 from lib.front.first_figure import SHIFTED
 from lib.report import answers, remedies
 from lib.report.paper_comparison import DROP
-from lib.report.shift_tables import told
+from lib.report.shift_tables import label_of, told
 from lib.report.style import label
 from lib.training import arms
 
-Claim = tuple[str, str]  # what it is about; the text that README must hold
+Claim = tuple[str, str]  # what it is about; the text that the page must hold
+GAIN = "bgaugment-base"
+BIRDS, CARS, PRODUCTS, ARMS = "cub200-cpu", "cars196-cpu", "grocery-cpu", "grocery-arms"
+SETS = (BIRDS, CARS, PRODUCTS)  # a column each
 
 
 def committed() -> list[front_page.Study]:
@@ -37,62 +40,58 @@ def committed() -> list[front_page.Study]:
     return overview_figure.chosen(read)
 
 
-def of_studies() -> Iterator[Claim]:
-    """The figure's title (as its alternative text, too), gains, attention scores, seeds."""
+def line(*cells: str) -> str:
+    """A row of a table in Markdown."""
+    return f"| {' | '.join(cells)} |"
+
+
+def effect(study: str, contrast: str, condition: str, sides: str = "both", arm: str = "") -> str:
+    """A joint effect in points, `lost` ones positive; a dash where it was not measured."""
+    found = effects.joint(read(study).classes, contrast, condition, sides)
+    found = found[found["arm"] == arm] if arm else found
+    return told(found.iloc[0], -100 if contrast == "shifted-clean" else 100) if len(found) else "–"
+
+
+def cost(study: str, condition: str) -> str:
+    """What a condition costs base."""
+    return effect(study, "shifted-clean", condition, arm="base")
+
+
+def gain(study: str, condition: str, sides: str = "both") -> str:
+    """What BGAugment gains over base."""
+    return effect(study, GAIN, condition, sides)
+
+
+def remedy(study: str, arm: str, name: str, condition: str, than: str = "base") -> str:
+    """What an arm under a remedy at search time gains over another arm without one."""
+    found = remedies.gains(remedies.read(read(study)), than)
+    found = found.set_index(["arm", "remedy", "condition", "sides"])
+    key = (arm, name, condition, "both")
+    return told(found.loc[key]) if key in found.index else "–"
+
+
+def controls(study: str) -> pd.Series:
+    """The attention score of maps that know no trained model."""
+    table = pd.read_csv(paths.StudyPaths(study).reports / "attention_controls.csv")
+    return table.set_index("control")["value"]
+
+
+# ------------------------------------------------------------------------------- both pages
+
+
+def of_first_screen() -> Iterator[Claim]:
+    """Both figures' alternative texts, and the levels in the sentences below."""
     studies = committed()
-    finding = overview_figure.finding(studies)
-    yield "figure", f"![{finding}](reports/overview.png)"
-    for name, pair, moved, clean in overview_figure.gains(studies):
-        yield f"{name}: {pair}, random background", moved
-        yield f"{name}: {pair}, clean", clean
+    yield "figure", f"![{overview_figure.finding(studies)}](reports/overview.png)"
+    levels = []
     for study in studies:
-        for arm, score in study.scores:
-            yield f"{study.label}: attention score, {arm}", f"{score:.2f}"
-        for arm, share in study.lost.set_index("arm")["value"].items():
-            yield f"{study.label}: lost, {arm}", f"{100 * share:.0f} %"
         table = answers.cost_table(read(study.name).classes).loc[label("base")]
-        clean, shifted = (
-            f"{table[f'{name}, % ↑']:.1f} %" for name in ("clean", "random background")
-        )
-        yield f"{study.label}: levels of base", f"from {clean} to {shifted}"
-
-
-def of_controls() -> Iterator[Claim]:
-    """What cutting and pasting costs, agreement with the paper."""
-    for study in committed():
-        m = read(study.name)
-        if not m.folder.is_dir():
-            continue
-        cut = effects.joint(m.classes, "shifted-clean", "own_background", "both").set_index("arm")
-        yield f"{study.label}: cut and pasted", told(cut.loc["base"], -100)
-    birds = read("cub200-cpu").classes
-    for condition in ("foreground_only", SHIFTED):
-        cost = effects.joint(birds, "shifted-clean", condition, "both").set_index("arm")
-        yield f"a wrong background, {condition}", told(cost.loc["base"], -100)
-    folder = paths.StudyPaths("cub200-cpu").reports
-    cells = pd.read_csv(folder / "against_published.csv").dropna(subset="same_sign")
-    paper = pd.read_csv(folder / "against_published.csv").set_index(["what", "arm"])["paper"]
-    for arm in ("base", "bgaugment"):
-        score = paper.loc[("level", arm)]
-        yield f"published attention, {arm}", f"{score.min():.2f} to {score.max():.2f}"
-        shares = 100 * cells[cells["what"] == DROP].set_index("arm")["paper_share"][arm]
-        yield f"published share, {arm}", f"{shares.min():.0f} to {shares.max():.0f} %"
-    clean = paper.loc[("clean", "base")]
-    yield "published level", f"{clean.min():.0f} to {clean.max():.0f} % on clean birds"
-    for study in ("cub200-cpu", "cars196-cpu"):
-        cells = pd.read_csv(paths.StudyPaths(study).reports / "against_published.csv")
-        cells = cells.dropna(subset="same_sign")
-        yield f"agreement, {study}", f"{cells['same_sign'].sum():.0f} of {len(cells)} effects"
-        apart = cells[(cells["same_sign"] == 0) & (cells["low"] * cells["high"] > 0)]
-        for row in apart.itertuples():
-            ends = {"value": row.ours, "low": row.low, "high": row.high}
-            digits = 2 if "attention" in row.what else 1
-            yield f"against the paper, {study}, {row.loss}", told(ends, 1, digits)
-
-
-def of_first_image() -> Iterator[Claim]:
-    """Right neighbours in the first image, as its alternative text says."""
-    for study in committed()[: first_figure.SETS]:
+        ends = (f"{table[f'{name}, % ↑']:.1f} %" for name in ("clean", "random background"))
+        levels.append("from {} to {}".format(*ends))
+    yield "levels of base: birds", f"{levels[0]} on birds"
+    yield "levels of base: cars", f"{levels[1]} on cars"
+    yield "levels of base: products", f"{levels[2]} on products"
+    for study in studies[: first_figure.SETS]:
         _, table = read_tiles(paths.StudyPaths(study.name).reports / first_figure.SHEET)
         table = table[(table["rule"] == first_figure.MOST) & (table["place"] > 0)]
         right = table.groupby(["arm", "condition"])["right"].agg(["sum", "size"])
@@ -107,8 +106,63 @@ def of_first_image() -> Iterator[Claim]:
         )
 
 
+def of_main_table() -> Iterator[Claim]:
+    """Shares lost, and what BGAugment gains: a row a set."""
+    for study in committed():
+        lost = study.lost.set_index("arm")
+        shares = [f"{told(lost.loc[arm], 100, 0)} %" for arm in ("base", "bgaugment")]
+        moved, clean = gain(study.name, SHIFTED), gain(study.name, "clean")
+        yield "main table", line(study.label, *shares, moved, clean)
+
+
+def of_sentences() -> Iterator[Claim]:
+    """README's sentences of one finding each."""
+    moved, own, grey = (cost(BIRDS, name) for name in (SHIFTED, "own_background", REMOVED))
+    yield "the background", f"costs base {moved} points on birds; pasting it back where it was"
+    yield "cutting and pasting", f"where it was costs {own}"
+    yield "none instead of a wrong one", f"grey costs {grey}"
+    half = "bgaugment_50"
+    for study, name in ((ARMS, "products"),):
+        more = remedy(study, half, "none", SHIFTED, "bgaugment")
+        yield f"half, {name}", f"on {name} it gains {more} points more"
+    yield "half, clean", f"{remedy(ARMS, half, 'none', 'clean')} over base"
+    yield "cut out, birds", f"base gains {remedy(BIRDS, 'base', 'cut_out', SHIFTED)} points"
+    clean = remedies.gains(remedies.read(read(BIRDS)), "base")
+    clean = clean.set_index(["arm", "remedy", "condition", "sides"])
+    row = clean.loc[("base", "cut_out", "clean", "both")]
+    yield "cut out, clean", f"costs {told(row, -100)} on photographs as they are"
+    yield "unshared places", f"products {gain(PRODUCTS, 'unshared_background')} points"
+    birds = next(study for study in committed() if study.name == BIRDS)
+    score, spot = dict(birds.scores), controls(BIRDS)["centred_gaussian"]
+    yield "attention", f"rises from {score['base']:.2f} to {score['bgaugment']:.2f}"
+    yield "attention, a spot", f"drawn without any model, scores {spot:.2f}"
+    yield from of_catalogue()
+    yield from of_agreement()
+    yield from of_setting()
+
+
+def of_agreement() -> Iterator[Claim]:
+    """How often the paper's sign is found."""
+    for study, name in ((BIRDS, "birds"), (CARS, "cars")):
+        cells = pd.read_csv(paths.StudyPaths(study).reports / "against_published.csv")
+        cells = cells.dropna(subset="same_sign")
+        agree = f"{cells['same_sign'].sum():.0f} of {len(cells)} effects"
+        yield f"agreement, {name}", f"on {name}, {agree}"
+
+
+def of_catalogue() -> Iterator[Claim]:
+    """The real shift: how often it is found, and what BGAugment adds."""
+    rows = catalogue.found(PRODUCTS)
+    level = catalogue_page.levels(rows).set_index(["kind", "arm"])["value"][catalogue_page.ALL]
+    yield "catalogue: base", f"{100 * level['base']:.0f} % of the searches"
+    moved = catalogue_page.gain(rows, GAIN).set_index("kind").loc[catalogue_page.ALL]
+    less = moved["value"] < 0
+    words = f"{told(moved, -100 if less else 100)} points {'less' if less else 'more'} often"
+    yield "catalogue: BGAugment", words
+
+
 def of_setting() -> Iterator[Claim]:
-    """Queries, classes and size of every study; base against the trunk on clean birds."""
+    """Queries, classes and size of every study; the test of training; base on clean birds."""
     for study in committed():
         rows = read(study.name).classes
         rows = rows[(rows["condition"] == "clean") & (rows["arm"] == "base")]
@@ -122,141 +176,111 @@ def of_setting() -> Iterator[Claim]:
     words = [f"{'' if at else 'models '}on {name}" for at, name in enumerate(failed)]
     counts = [f"{count} {where}" for count, where in zip(failed.values(), words, strict=True)]
     yield "test of training", f"failed by {', '.join(counts[:-1])} and {counts[-1]}"
-    birds = read("cub200-cpu").classes
+    birds = read(BIRDS).classes
     levels = effects.joint_levels(birds[birds["condition"] == "clean"], ("arm",)).set_index("arm")
     base, trunk = (100 * levels["value"][arm] for arm in ("base", arms.UNTRAINED))
     yield "untrained on clean birds", f"{base:.1f} % against {trunk:.1f} %"
 
 
-def of_places() -> Iterator[Claim]:
-    """What BGAugment gains where the new background is a place that no other image shares."""
-    for study in committed():
-        rows = read(study.name).classes
-        gain = effects.joint(rows, "bgaugment-base", "unshared_background", "both")
-        yield f"places: {study.label}", f"{study.label.lower()} {told(gain.iloc[0])}"
-    rows = read("grocery-cpu").classes
-    gain = effects.joint(rows, "bgaugment-base", "other_class_background", "both")
-    yield "places of another class: products", f"no clear gain: {told(gain.iloc[0])}"
+# ------------------------------------------------------------------------- docs/findings.md
+
+REMOVED = "foreground_only"
+COSTS = {
+    "another photograph": SHIFTED, "a place of the same data set": "unshared_background",
+    "a place of another class": "other_class_background",
+    "a place of its own class": "same_class_background",
+    "its own, cut out and pasted back": "own_background", "none: grey": REMOVED,
+}  # fmt: skip
+GAINS = {
+    "another photograph": (SHIFTED, "both"), "another photograph, query only": (SHIFTED, "query"),
+    "a place of the same data set": ("unshared_background", "both"),
+    "a place of another class": ("other_class_background", "both"),
+    "as photographed": ("clean", "both"),
+}  # fmt: skip
+MASKED = {
+    "base, object on grey": ("base", "cut_out"), "base, crop to the object": ("base", "box_crop"),
+    "BGAugment alone": ("bgaugment", "none"),
+    "BGAugment, object on grey": ("bgaugment", "cut_out"),
+    "BGAugment, crop to the object": ("bgaugment", "box_crop"),
+}  # fmt: skip
 
 
-def of_shared_photographs() -> Iterator[Claim]:
-    """How much of base's drop they explain, in the set where they explain most."""
+def of_tables() -> Iterator[Claim]:
+    """Every row of the tables of findings: costs, gains, ways to train, masks, attention."""
+    for name, condition in COSTS.items():
+        yield "costs", line(name, *(cost(study, condition) for study in SETS))
+    for name, setting in GAINS.items():
+        yield "gains", line(name, *(gain(study, *setting) for study in SETS))
+    table = remedies.read(read(ARMS))
+    for arm in (name for name, none in remedies.rows_of(table) if none == remedies.NONE):
+        if arm not in ("base", "bgaugment", arms.UNTRAINED):
+            more = [
+                remedy(ARMS, arm, "none", condition, "bgaugment")
+                for condition in (SHIFTED, "unshared_background", "other_class_background")
+            ]
+            yield "arms", line(label(arm), *more, remedy(ARMS, arm, "none", "clean"))
+    for name, (arm, used) in MASKED.items():
+        cells = [remedy(s, arm, used, c) for s in SETS for c in (SHIFTED, "clean")]
+        yield "masks", line(name, *cells)
+    yield from of_attention()
+
+
+def of_attention() -> Iterator[Claim]:
+    """The attention score of every arm and of maps that know no model, and the paper's."""
+    studies = committed()
+    for arm in (arms.UNTRAINED, "base", "bgaugment"):
+        yield "attention", line(label(arm), *(f"{dict(s.scores)[arm]:.2f}" for s in studies))
+    for name, control in (("random weights", "random_weights"),
+                          ("a spot in the middle", "centred_gaussian")):  # fmt: skip
+        yield "attention", line(name, *(f"{controls(s.name)[control]:.2f}" for s in studies))
+    paper = pd.read_csv(paths.StudyPaths(BIRDS).reports / "against_published.csv")
+    paper = paper.set_index(["what", "arm"])
+    for arm in ("base", "bgaugment"):
+        score = paper["paper"].loc[("level", arm)]
+        yield f"published attention, {arm}", f"{score.min():.2f} to {score.max():.2f}"
+
+
+def of_paper() -> Iterator[Claim]:
+    """Levels and shares of the paper, and every effect that contradicts it significantly."""
+    for study in (BIRDS, CARS):
+        cells = pd.read_csv(paths.StudyPaths(study).reports / "against_published.csv")
+        if study == BIRDS:
+            clean = cells[(cells["what"] == "clean") & (cells["arm"] == "base")]["paper"]
+            yield "published level", f"{clean.min():.0f} to {clean.max():.0f} % on clean birds"
+            for arm in ("base", "bgaugment"):
+                shares = cells[(cells["what"] == DROP) & (cells["arm"] == arm)]["paper_share"] * 100
+                yield f"published share, {arm}", f"{shares.min():.0f} to {shares.max():.0f} %"
+        apart = cells[(cells["same_sign"] == 0) & (cells["low"] * cells["high"] > 0)]
+        for row in apart.itertuples():
+            digits = 2 if "attention" in row.what else 1
+            ends = {"value": row.ours, "low": row.low, "high": row.high}
+            what = f"{'birds' if study == BIRDS else 'cars'} | {label_of(row.loss)}"
+            ours, paper = told(ends, 1, digits), f"{row.paper:.2f}"
+            yield "against the paper", f"| {what} | {row.what} | {ours} | {paper} |"
+
+
+def of_details() -> Iterator[Claim]:
+    """Shared photographs, packages, and whether composites predict the catalogue."""
     shares = []
     for study in committed():
-        back = effects.given_back(read(study.name).classes, "random_background", "unshared")
+        back = effects.given_back(read(study.name).classes, SHIFTED, "unshared")
         shares.append(back.set_index("arm").loc["base", "value"])
     yield "shared photographs", f"less than {math.floor(100 * max(shares)) + 1} % of base's drop"
-
-
-MASKED = (  # what README says of masks at search time: study, arm, remedy, condition, factor
-    ("cub200-cpu", "base", "cut_out", "random_background", 100),
-    ("cub200-cpu", "base", "cut_out", "clean", -100),
-    ("cub200-cpu", "base", "box_crop", "random_background", 100),
-    ("cub200-cpu", "bgaugment", "none", "random_background", 100),
-    ("cub200-cpu", "bgaugment", "box_crop", "random_background", 100),
-    ("cub200-cpu", "bgaugment", "cut_out", "random_background", 100),
-    ("grocery-cpu", "bgaugment", "none", "random_background", 100),
-    ("grocery-cpu", "base", "cut_out", "random_background", 100),
-    ("grocery-cpu", "base", "cut_out", "clean", -100),
-    ("grocery-cpu", "base", "box_crop", "random_background", 100),
-    ("grocery-cpu", "base", "box_crop", "clean", -100),
-)
-
-
-def of_masks() -> Iterator[Claim]:
-    """What masks at search time gain, and what they cost."""
-    for study, arm, remedy, condition, factor in MASKED:
-        gains = pd.read_csv(paths.StudyPaths(study).reports / "remedy_gains.csv")
-        row = gains.set_index(["arm", "remedy", "condition", "sides"])
-        found = row.loc[(arm, remedy, condition, "both")]
-        yield f"masks: {study}, {arm}, {remedy}, {condition}", told(found, factor)
-    gains = pd.read_csv(paths.StudyPaths("cars196-cpu").reports / "remedy_gains.csv")
-    gains = gains[(gains["arm"] == "base") & (gains["sides"] == "both")]
-    helps = gains.loc[gains["condition"] == "random_background", "low"].max() > 0
-    costs = gains.loc[gains["condition"] == "clean", "high"].max() < 0
-    words = f"{'one' if helps else 'neither'} helps, and {'both cost' if costs else 'cost'} quality"
-    yield "masks: cars", f"cropped already, {words}"
-
-
-ARMS_TOLD = (  # what README says of ways to train: arm, compared with, condition, factor
-    ("bgaugment_50", "bgaugment", "random_background", 100),
-    ("bgaugment_50", "bgaugment", "unshared_background", 100),
-    ("bgaugment_50", "base", "clean", 100),
-    ("pairs", "bgaugment", "random_background", 100),
-    ("guided", "bgaugment", "random_background", -100),
-    ("guided", "bgaugment", "unshared_background", 100),
-    ("guided", "bgaugment", "other_class_background", 100),
-    ("guided", "base", "clean", 100),
-    ("greyaugment", "base", "random_background", -100),
-    ("attribution_penalty", "base", "random_background", -100),
-)
-
-
-def of_other_arms() -> Iterator[Claim]:
-    """What ways to train besides BGAugment gain, over base and over BGAugment."""
-    table = remedies.read(read("grocery-arms"))
-    keys = ["arm", "remedy", "condition", "sides"]
-    over = {arm: remedies.gains(table, arm).set_index(keys) for arm in ("base", "bgaugment")}
-    for arm, than, condition, factor in ARMS_TOLD:
-        row = over[than].loc[(arm, remedies.NONE, condition, "both")]
-        yield f"other arms: {arm} over {than}, {condition}", told(row, factor)
-
-
-def of_blind_maps() -> Iterator[Claim]:
-    """What a map scores that knows no model: a blob in the middle; a network of random weights."""
-    spot, random = [], {}
-    for study in committed():
-        table = pd.read_csv(paths.StudyPaths(study.name).reports / "attention_controls.csv")
-        found = table.set_index("control")["value"]
-        spot.append(f"{found['centred_gaussian']:.2f}")
-        if found["random_weights"] > dict(study.scores)[arms.UNTRAINED]:
-            random[study.label.lower()] = f"{found['random_weights']:.2f}"
-    yield "attention: a spot", f"scores {', '.join(spot[:-1])} and {spot[-1]}"
-    yield "attention: random weights", f"on {' and '.join(random)} a network with random weights"
-    yield "attention: random weights", f"untrained trunk ({' and '.join(random.values())})"
-
-
-def of_packages() -> Iterator[Claim]:
-    """What the products with a clear object and background lose."""
-    for study in committed():
-        if study.dataset != "grocery":
-            continue
-        table = answers.kinds_table(read(study.name))
-        for (kind, arm), row in table.iterrows():
-            if kind.startswith("Packages") and arm != label(arms.UNTRAINED):
-                yield f"packages: {arm}", f"{arm} {row['share lost, % ↓']} %"
-
-
-def of_catalogue() -> Iterator[Claim]:
-    """The real shift: how often it is found, what BGAugment adds, whether composites predict it."""
-    for file in paths.REPORTS.glob("*/catalogue.csv"):
-        study = file.parent.name
-        rows = catalogue.found(study)
-        level = catalogue_page.levels(rows).set_index(["kind", "arm"])["value"][catalogue_page.ALL]
-        yield "catalogue: base", f"{100 * level['base']:.0f} % of the searches"
-        gain = catalogue_page.gain(rows, "bgaugment-base").set_index("kind").loc[catalogue_page.ALL]
-        less = gain["value"] < 0
-        words = f"{told(gain, -100 if less else 100)} points {'less' if less else 'more'} often"
-        yield "catalogue: BGAugment", words
-        links = catalogue.predicted(catalogue.by_class(read(study).classes, rows))
-        link = links.set_index(["arm", "predictor"]).loc[("base", "lost")]
-        yield "catalogue: correlation", f"rank correlation {told(link, 1, 2)} over {link['n']:.0f}"
-
-
-def of_bias_dose() -> Iterator[Claim]:
-    """The bias dose's finding."""
+    for (kind, arm), row in answers.kinds_table(read(PRODUCTS)).iterrows():
+        if kind.startswith("Packages") and arm != label(arms.UNTRAINED):
+            yield f"packages: {arm}", f"{arm} {row['share lost, % ↓']} %"
+    rows = catalogue.found(PRODUCTS)
+    links = catalogue.predicted(catalogue.by_class(read(PRODUCTS).classes, rows))
+    link = links.set_index(["arm", "predictor"]).loc[("base", "lost")]
+    yield "catalogue: correlation", f"rank correlation {told(link, 1, 2)} over {link['n']:.0f}"
     for file in paths.REPORTS.glob("*/dial.csv"):
         yield "bias dose", bias_dose_figure.finding(pd.read_csv(file))
 
 
-def of_demo() -> Iterator[Claim]:
-    """The number to expect of the first run; only where the demo has just run."""
-    file = paths.REPORTS / "demo" / "answers.json"
-    if file.exists():
-        yield "demo", json.loads(file.read_text(encoding="utf-8"))["finding"]
+# ----------------------------------------------------------------------------- README alone
 
 
-def of_tables() -> Iterator[Claim]:
+def of_rows() -> Iterator[Claim]:
     """Every table that a page writes stands in the row of its notebook."""
     stages = yaml.safe_load((paths.ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
     for stage in stages.values():
@@ -265,39 +289,31 @@ def of_tables() -> Iterator[Claim]:
             yield f"row of {notebook[1]}", f"`{table}`"
 
 
-def missing() -> list[Claim]:
-    """The claims that README does not hold."""
-    text = (paths.ROOT / "README.md").read_text(encoding="utf-8")
-    plain = " ".join(text.split())
-    rows = dict(re.findall(r"^\| \d \| \[(\d\d_\w+)\](.+)$", text, flags=re.M))
-    claims = [
-        *of_studies(),
-        *of_controls(),
-        *of_first_image(),
-        *of_setting(),
-        *of_places(),
-        *of_shared_photographs(),
-        *of_masks(),
-        *of_other_arms(),
-        *of_blind_maps(),
-        *of_packages(),
-        *of_catalogue(),
-        *of_bias_dose(),
-        *of_demo(),
-    ]
-    claims += of_tables()
-    return [
-        (about, wanted)
-        for about, wanted in claims
-        if wanted not in (rows.get(about[7:], "") if about.startswith("row of") else plain)
-    ]
+PAGES = {
+    "README.md": (of_first_screen, of_main_table, of_sentences, of_rows),
+    "docs/findings.md": (of_tables, of_paper, of_agreement, of_details),
+}
+
+
+def missing() -> list[tuple[str, Claim]]:
+    """The claims that a page does not hold."""
+    lost = []
+    for page, claims in PAGES.items():
+        text = (paths.ROOT / page).read_text(encoding="utf-8")
+        plain = " ".join(text.split())
+        rows = dict(re.findall(r"^\| \d+ \| \[(\d\d_\w+)\](.+)$", text, flags=re.M))
+        for about, wanted in (claim for part in claims for claim in part()):
+            held = rows.get(about[7:], "") if about.startswith("row of") else plain
+            if wanted not in held:
+                lost.append((page, (about, wanted)))
+    return lost
 
 
 def main() -> int:
-    """Print what README lacks."""
+    """Print what the pages lack."""
     lost = missing()
-    for about, wanted in lost:
-        print(f"README.md does not say ({about}): {wanted}")
+    for page, (about, wanted) in lost:
+        print(f"{page} does not say ({about}): {wanted}")
     return int(bool(lost))
 
 
