@@ -14,10 +14,11 @@ import pandas as pd
 import yaml
 
 from lib.core import params, paths
+from lib.core.files import read_json
 from lib.core.tiles import read_tiles
 from lib.evaluation import effects
 from lib.evaluation.measured import read
-from lib.experiments import bias_dose_figure, catalogue, catalogue_page
+from lib.experiments import catalogue, catalogue_page
 from lib.front import first_figure, front_page, overview_figure, stale
 from lib.front.first_figure import SHIFTED
 from lib.report import answers, remedies
@@ -30,6 +31,8 @@ Claim = tuple[str, str]  # what it is about; the text that the page must hold
 GAIN = "bgaugment-base"
 BIRDS, CARS, PRODUCTS, ARMS = "cub200-cpu", "cars196-cpu", "grocery-cpu", "grocery-arms"
 SETS = (BIRDS, CARS, PRODUCTS)  # a column each
+HALF = "bgaugment_50"
+STUDIED = {BIRDS: "birds", CARS: "cars", PRODUCTS: "products"}
 
 
 def committed() -> list[front_page.Study]:
@@ -62,12 +65,15 @@ def gain(study: str, condition: str, sides: str = "both") -> str:
     return effect(study, GAIN, condition, sides)
 
 
-def remedy(study: str, arm: str, name: str, condition: str, than: str = "base") -> str:
+def remedy(
+    study: str, arm: str, name: str, condition: str, than: str = "base", loss: str = "", sign=1
+) -> str:
     """What an arm under a remedy at search time gains over another arm without one."""
-    found = remedies.gains(remedies.read(read(study)), than)
+    table = remedies.read(read(study))
+    found = remedies.gains(table[table["loss"] == loss] if loss else table, than)
     found = found.set_index(["arm", "remedy", "condition", "sides"])
     key = (arm, name, condition, "both")
-    return told(found.loc[key]) if key in found.index else "–"
+    return told(found.loc[key], 100 * sign) if key in found.index else "–"
 
 
 def controls(study: str) -> pd.Series:
@@ -121,16 +127,16 @@ def of_sentences() -> Iterator[Claim]:
     yield "the background", f"costs base {moved} points on birds; pasting it back where it was"
     yield "cutting and pasting", f"where it was costs {own}"
     yield "none instead of a wrong one", f"grey costs {grey}"
-    half = "bgaugment_50"
-    for study, name in ((ARMS, "products"),):
-        more = remedy(study, half, "none", SHIFTED, "bgaugment")
-        yield f"half, {name}", f"on {name} it gains {more} points more"
-    yield "half, clean", f"{remedy(ARMS, half, 'none', 'clean')} over base"
-    yield "cut out, birds", f"base gains {remedy(BIRDS, 'base', 'cut_out', SHIFTED)} points"
-    clean = remedies.gains(remedies.read(read(BIRDS)), "base")
-    clean = clean.set_index(["arm", "remedy", "condition", "sides"])
-    row = clean.loc[("base", "cut_out", "clean", "both")]
-    yield "cut out, clean", f"costs {told(row, -100)} on photographs as they are"
+    yield "half, clean", f"{remedy(ARMS, HALF, 'none', 'clean', 'bgaugment')} points more than"
+    yield "half, new", f"{remedy(ARMS, HALF, 'none', SHIFTED, 'bgaugment')} more"
+    birds = remedy(BIRDS, HALF, "none", SHIFTED, "bgaugment")
+    yield "half, birds", f"on birds {birds}"
+    for study, name in ((BIRDS, "birds"), (PRODUCTS, "products")):
+        yield f"cut out, {name}", f"{remedy(study, 'base', 'cut_out', SHIFTED)} points on {name}"
+        paid = remedy(study, "base", "cut_out", "clean", sign=-1)
+        yield f"cut out, clean, {name}", f"{paid} on {name}"
+    same = remedy(BIRDS, "bgaugment", "none", SHIFTED)
+    yield "the same 12 classes", f"BGAugment gains {same} on birds"
     yield "unshared places", f"products {gain(PRODUCTS, 'unshared_background')} points"
     birds = next(study for study in committed() if study.name == BIRDS)
     score, spot = dict(birds.scores), controls(BIRDS)["centred_gaussian"]
@@ -139,6 +145,15 @@ def of_sentences() -> Iterator[Claim]:
     yield from of_catalogue()
     yield from of_agreement()
     yield from of_setting()
+
+
+def of_shared_photographs() -> Iterator[Claim]:
+    """How much of base's drop they explain, in the set where they explain most."""
+    shares = []
+    for study in committed():
+        back = effects.given_back(read(study.name).classes, SHIFTED, "unshared")
+        shares.append(back.set_index("arm").loc["base", "value"])
+    yield "shared photographs", f"less than {math.floor(100 * max(shares)) + 1} % of base's drop"
 
 
 def of_agreement() -> Iterator[Claim]:
@@ -156,9 +171,7 @@ def of_catalogue() -> Iterator[Claim]:
     level = catalogue_page.levels(rows).set_index(["kind", "arm"])["value"][catalogue_page.ALL]
     yield "catalogue: base", f"{100 * level['base']:.0f} % of the searches"
     moved = catalogue_page.gain(rows, GAIN).set_index("kind").loc[catalogue_page.ALL]
-    less = moved["value"] < 0
-    words = f"{told(moved, -100 if less else 100)} points {'less' if less else 'more'} often"
-    yield "catalogue: BGAugment", words
+    yield "catalogue: BGAugment", f"BGAugment changes this by {told(moved)} points"
 
 
 def of_setting() -> Iterator[Claim]:
@@ -175,7 +188,11 @@ def of_setting() -> Iterator[Claim]:
     failed = {s.label.lower(): s.entry["not_trained"].split(":")[0] for s in committed()}
     words = [f"{'' if at else 'models '}on {name}" for at, name in enumerate(failed)]
     counts = [f"{count} {where}" for count, where in zip(failed.values(), words, strict=True)]
-    yield "test of training", f"failed by {', '.join(counts[:-1])} and {counts[-1]}"
+    yield "test of training", f"{', '.join(counts[:-1])} and {counts[-1]} fail"
+    for study in (BIRDS, PRODUCTS):
+        files = (read(study).folder / "learning").glob("*.json")
+        weak = {found["arm"] for found in map(read_json, files) if not found["trained"]}
+        assert weak == {"base"}, f"README says that those of {study} are all base: {weak}"
     birds = read(BIRDS).classes
     levels = effects.joint_levels(birds[birds["condition"] == "clean"], ("arm",)).set_index("arm")
     base, trunk = (100 * levels["value"][arm] for arm in ("base", arms.UNTRAINED))
@@ -195,7 +212,7 @@ GAINS = {
     "another photograph": (SHIFTED, "both"), "another photograph, query only": (SHIFTED, "query"),
     "a place of the same data set": ("unshared_background", "both"),
     "a place of another class": ("other_class_background", "both"),
-    "as photographed": ("clean", "both"),
+    "none: grey": (REMOVED, "both"), "as photographed": ("clean", "both"),
 }  # fmt: skip
 MASKED = {
     "base, object on grey": ("base", "cut_out"), "base, crop to the object": ("base", "box_crop"),
@@ -218,10 +235,17 @@ def of_tables() -> Iterator[Claim]:
                 remedy(ARMS, arm, "none", condition, "bgaugment")
                 for condition in (SHIFTED, "unshared_background", "other_class_background")
             ]
-            yield "arms", line(label(arm), *more, remedy(ARMS, arm, "none", "clean"))
+            yield "arms", line(label(arm), *more, remedy(ARMS, arm, "none", "clean", "bgaugment"))
     for name, (arm, used) in MASKED.items():
         cells = [remedy(s, arm, used, c) for s in SETS for c in (SHIFTED, "clean")]
         yield "masks", line(name, *cells)
+    for study in committed():
+        rows = read(study.name).classes
+        rows = rows[rows["condition"].isin(["clean", SHIFTED])]
+        hits = effects.joint_levels(rows, ("arm",), "p_at_1").set_index(["arm", "condition"])
+        for arm in (arms.UNTRAINED, "base", "bgaugment"):
+            ends = (f"{100 * hits['value'][arm, name]:.1f} %" for name in ("clean", SHIFTED))
+            yield "first hit", line(study.label, label(arm), *ends)
     yield from of_attention()
 
 
@@ -260,21 +284,43 @@ def of_paper() -> Iterator[Claim]:
 
 
 def of_details() -> Iterator[Claim]:
-    """Shared photographs, packages, and whether composites predict the catalogue."""
-    shares = []
-    for study in committed():
-        back = effects.given_back(read(study.name).classes, SHIFTED, "unshared")
-        shares.append(back.set_index("arm").loc["base", "value"])
-    yield "shared photographs", f"less than {math.floor(100 * max(shares)) + 1} % of base's drop"
+    """Packages, other masks, doses loss by loss, the catalogue."""
     for (kind, arm), row in answers.kinds_table(read(PRODUCTS)).iterrows():
         if kind.startswith("Packages") and arm != label(arms.UNTRAINED):
             yield f"packages: {arm}", f"{arm} {row['share lost, % ↓']} %"
     rows = catalogue.found(PRODUCTS)
+    level = catalogue_page.levels(rows).set_index(["kind", "arm"])["value"]
+    for row in catalogue_page.gain(rows, GAIN).itertuples():
+        ends = (f"{100 * level[row.kind, arm]:.0f} %" for arm in ("base", "bgaugment"))
+        yield "catalogue", line(row.kind.lower(), *ends, told(row._asdict()))
     links = catalogue.predicted(catalogue.by_class(read(PRODUCTS).classes, rows))
     link = links.set_index(["arm", "predictor"]).loc[("base", "lost")]
     yield "catalogue: correlation", f"rank correlation {told(link, 1, 2)} over {link['n']:.0f}"
-    for file in paths.REPORTS.glob("*/dial.csv"):
-        yield "bias dose", bias_dose_figure.finding(pd.read_csv(file))
+    for arm, name, condition, loss, words in (
+        (HALF, "half", SHIFTED, "normalized_softmax", "{} with normalised softmax"),
+        (HALF, "half", SHIFTED, "multi_similarity", "{} with multi-similarity"),
+        (HALF, "half, clean", "clean", "normalized_softmax", "{} and"),
+    ):
+        yield name, words.format(remedy(ARMS, arm, "none", condition, "bgaugment", loss))
+    for loss, words in (("multi_similarity", "it changes little, {}"),):
+        found = remedy(ARMS, "attribution_penalty", "none", SHIFTED, loss=loss)
+        yield "the penalty", words.format(found)
+    drops = []
+    for study in SETS:
+        masks = pd.read_csv(paths.StudyPaths(study).reports / "mask_sensitivity.csv")
+        masks = masks[(masks["arm"] == "base") & (masks["condition"] == SHIFTED)]
+        masks = masks[(masks["sides"] == "both") & (masks["metric"] == "map_at_r")]
+        most, least = (-100 * masks["value"].agg(end) for end in ("min", "max"))
+        drops.append(f"{least:.1f} to {most:.1f} on {STUDIED[study]}")
+    yield "other masks", f"{drops[0]}, {drops[1]} and {drops[2]}"
+    hits = remedies.levels(remedies.read(read(BIRDS)))
+    hits = hits[(hits["arm"] == arms.UNTRAINED) & (hits["sides"] == "both")]
+    hits = 100 * hits.set_index(["condition", "remedy"])["value"]
+    for name in (SHIFTED, "clean"):
+        yield (
+            f"the trunk, cut out, {name}",
+            f"from {hits[name, 'none']:.1f} to {hits[name, 'cut_out']:.1f} %",
+        )
 
 
 # ----------------------------------------------------------------------------- README alone
@@ -290,8 +336,8 @@ def of_rows() -> Iterator[Claim]:
 
 
 PAGES = {
-    "README.md": (of_first_screen, of_main_table, of_sentences, of_rows),
-    "docs/findings.md": (of_tables, of_paper, of_agreement, of_details),
+    "README.md": (of_first_screen, of_shared_photographs, of_main_table, of_sentences, of_rows),
+    "docs/findings.md": (of_tables, of_shared_photographs, of_paper, of_agreement, of_details),
 }
 
 
@@ -311,6 +357,9 @@ def missing() -> list[tuple[str, Claim]]:
 
 def main() -> int:
     """Print what the pages lack."""
+    if stale_sets := set(SETS) - {study.name for study in committed()}:
+        print(f"The pages of {', '.join(sorted(stale_sets))} are older than its tables: make pages")
+        return 1
     lost = missing()
     for page, (about, wanted) in lost:
         print(f"{page} does not say ({about}): {wanted}")
