@@ -29,7 +29,7 @@ MARKERS = {"base": "o", "bgaugment": "s", "untrained": "D"} | dict.fromkeys(
 )
 PALETTE = ["#009E73", "#CC79A7", "#E69F00", "#56B4E9"]  # for arms that have no colour of their own
 SHAPES = ["^", "v", "P", "X"]
-PHOTOGRAPHS = 85  # dots per inch of sheets of photographs, which hold small tiles
+PHOTOGRAPHS = 80  # dots per inch of sheets of photographs, which hold small tiles
 JPEG = {"quality": 75, "optimize": True, "progressive": True}
 STYLE = {
     "figure.dpi": 100,
