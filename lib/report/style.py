@@ -29,11 +29,11 @@ MARKERS = {"base": "o", "bgaugment": "s", "untrained": "D"} | dict.fromkeys(
 )
 PALETTE = ["#009E73", "#CC79A7", "#E69F00", "#56B4E9"]  # for arms that have no colour of their own
 SHAPES = ["^", "v", "P", "X"]
-PHOTOGRAPHS = 80  # dots per inch of sheets of photographs, which hold small tiles
-JPEG = {"quality": 75, "optimize": True, "progressive": True}
+PHOTOGRAPHS = 76  # dots per inch of sheets of photographs, which hold small tiles
+JPEG = {"quality": 70, "optimize": True, "progressive": True}
 STYLE = {
     "figure.dpi": 100,
-    "savefig.dpi": 110,
+    "savefig.dpi": 100,
     "font.size": 11,
     "axes.titlesize": 12,
     "axes.titlelocation": "left",
