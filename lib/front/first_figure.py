@@ -80,7 +80,7 @@ def _drawn(shown: list[Line]) -> Figure:
         words = f"{words}: {right} of {len(part) - 1} right"
         row[0].text(0, 1.07, words, transform=row[0].transAxes, fontsize=10, in_layout=False)
     drawn.get_layout_engine().set(h_pad=0.17, hspace=0)  # room for the words
-    headline(drawn, "Only the background changes", "query: black; right neighbour: green")
+    headline(drawn, "Only the background changes", "query: black frame; correct neighbour: green")
     return drawn
 
 
