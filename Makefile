@@ -43,9 +43,10 @@ grid: $(STAMP) ## measure STUDY=name on many GPUs or machines over Dask (docs/sc
 pages: $(STAMP) ## tell measured studies again from their tables: no photographs, no weights
 	@$(ENV) python -m lib.run.pages $(ARGS)
 
+# Without --max-worker-restart=0 pytest-xdist waits for ever once a worker has died.
 test: $(STAMP) ## run the tests
 	@$(ENV) OMP_NUM_THREADS=1 python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder \
-	-m "not long" $(ARGS)
+	--max-worker-restart=0 -m "not long" $(ARGS)
 
 test-faults: $(STAMP) ## make every fault on purpose; writes docs/reliability.md (15 minutes)
 	@$(ENV) OMP_NUM_THREADS=1 python -m pytest -q -n 2 --dist loadgroup -m fault \

@@ -4,8 +4,9 @@ import base64
 import json
 import os
 import signal
+import subprocess
+import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 
@@ -345,30 +346,43 @@ def waited(condition, seconds: float) -> bool:
 )
 @pytest.mark.skipif(os.name != "posix", reason="signals and process groups of POSIX")
 def test_sigterm_leaves_no_kernel_and_no_worker_behind(source: Path, tmp_path: Path) -> None:
-    pids, sent = source.parent / "pids", []
-
-    def terminate_once_busy() -> None:
-        if waited(lambda: pids.exists() and len(pids.read_text().split()) == 2, 60):
-            sent.append(time.monotonic())
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    def unhandled(*_) -> None:
-        pytest.fail("SIGTERM did not reach the executor's handler")
-
-    before = signal.signal(signal.SIGTERM, unhandled)
+    """In a process of its own: a signal that comes late would end the tests."""
+    pids, ended = source.parent / "pids", tmp_path / "ended"
+    run = subprocess.Popen(
+        [sys.executable, "-c", TERMINATED, str(source), str(tmp_path / "out"), str(ended)]
+    )
     try:
-        threading.Thread(target=terminate_once_busy, daemon=True).start()
-        with pytest.raises(SystemExit) as end:
-            execute(source, {"mode": "hang"}, tmp_path / "out")
-        assert time.monotonic() - sent[0] < 4  # a polite shutdown would wait longer than this
-        assert signal.getsignal(signal.SIGTERM) is unhandled  # put back afterwards
+        assert waited(lambda: pids.exists() and len(pids.read_text().split()) == 2, 60)
+        run.send_signal(signal.SIGTERM)
+        # a polite shutdown would wait longer than this
+        assert run.wait(6) == 128 + signal.SIGTERM
     finally:
-        signal.signal(signal.SIGTERM, before)
-    assert end.value.code == 128 + signal.SIGTERM
+        run.kill()
+        run.wait()
+    assert ended.read_text() == "put back"
     kernel, worker = map(int, pids.read_text().split())
     # ipykernel notices a dead parent after a second, but its workers never do
     assert waited(lambda: not alive(kernel) and not alive(worker), 0.5)
     assert not (tmp_path / "out").exists()
+
+
+TERMINATED = """
+import signal, sys
+from pathlib import Path
+from lib.execute.notebook import execute
+
+source, out, ended = map(Path, sys.argv[1:])
+
+def unhandled(*_):
+    sys.exit("SIGTERM did not reach the executor's handler")
+
+signal.signal(signal.SIGTERM, unhandled)
+try:
+    execute(source, {"mode": "hang"}, out)
+finally:
+    if signal.getsignal(signal.SIGTERM) is unhandled:
+        ended.write_text("put back")
+"""
 
 
 def test_a_page_without_neighbours(tmp_path: Path) -> None:
