@@ -118,7 +118,7 @@ def agreement(cells: pd.DataFrame) -> str:
     differ = f" ({'; '.join(names)})" if names else ""
     return (
         f"The sign agrees with the paper's in {agrees.sum()} of {len(cells)} effects. "
-        f"Significantly of the other sign (95 % CI excludes 0): {len(names)}{differ}."
+        f"Significant with the opposite sign (95 % CI excludes 0): {len(names)}{differ}."
     )
 
 

@@ -190,7 +190,7 @@ def figure(table: pd.DataFrame, reference: str) -> tuple[plt.Figure, str]:
         for name in dict.fromkeys(found.index.get_level_values("remedy"))
     ]  # fmt: skip
     drawn.legend(handles=handles, loc="outside right center", fontsize=9)
-    headline(drawn, finding, "Black edge: nothing is better at both. Dotted: nothing is lost.")
+    headline(drawn, finding, "Black edge: nothing beats it on both axes. Dotted: no loss.")
     return drawn, finding
 
 
@@ -204,9 +204,9 @@ def best(table: pd.DataFrame, reference: str) -> list[str]:
     gain = gains(table, reference)
     gain = gain[(gain["condition"] == MOVED[0]) & (gain["sides"] == "both")]
     users = {
-        "Who can retrain, but has no masks at search time": gain["remedy"] == NONE,
-        "Who cannot retrain, but can mask queries and gallery": gain["arm"] == reference,
-        "Who can do both": (gain["arm"] != reference) & (gain["remedy"] != NONE).any(),
+        "If you can retrain but have no masks at search time": gain["remedy"] == NONE,
+        "If you cannot retrain but can mask queries and gallery": gain["arm"] == reference,
+        "If you can do both": (gain["arm"] != reference) & (gain["remedy"] != NONE).any(),
     }
     sentences = []
     for user, keep in users.items():

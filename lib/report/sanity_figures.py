@@ -29,8 +29,8 @@ def matrix_finding(effects: pd.DataFrame) -> str:
     told = []
     for pair, rows in part.groupby("arm", sort=False):
         arm, than = ("random weights" if x == "random" else label(x) for x in pair.split("-"))
-        told.append(f"{arm} than {than} by {(rows['low'] > 0).sum()} of {len(rows)}")
-    return f"Significantly higher scores: {', '.join(told)} explanations"
+        told.append(f"{arm} over {than} {(rows['low'] > 0).sum()} of {len(rows)}")
+    return f"Explanations with significantly higher scores: {', '.join(told)}"
 
 
 def faithfulness_finding(areas: pd.DataFrame) -> str:
@@ -102,7 +102,7 @@ def cascade_figure(table: pd.DataFrame, title: str, note: str) -> Figure:
                 line["share"] + shift, line["value"], error, label=name, elinewidth=0.7, **style
             )
         axis.axhline(0, color="black", lw=1)
-        axis.set_xlabel("share of layers drawn anew, from the top")
+        axis.set_xlabel("share of layers randomised, from the top")
     axes[0].set_ylabel("rank correlation with\nthe trained model's map ↓")
     axes[1].set_ylabel("attention score")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)

@@ -112,8 +112,8 @@ def background_gap(effects: pd.DataFrame) -> Shown:
         return _missing("same_class_background and other_class_background")
     points = 100 * means(gap, ["arm"]).set_index("arm")["value"]
     title = (
-        "Points of MAP@R that another class's background costs more than one of the object's own "
-        "class: "
+        "Extra points of MAP@R lost when the background comes from another class rather than "
+        "the object's own: "
         f"{per_arm(points, '{:+.1f}')}"
     )
     arms = arms_of(effects)

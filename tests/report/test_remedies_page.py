@@ -106,7 +106,7 @@ def test_every_user_gets_the_best_of_what_she_can_do() -> None:
 def test_where_every_mask_costs_a_trained_arm_alone_is_named(monkeypatch) -> None:
     monkeypatch.setitem(HELP, "cut_out", -0.05)
     sentences = remedies.best(remedies.read(write("tiny", ARMS, ["base", "bgaugment"])), "base")
-    assert sentences[2] == "Who can do both: no mask that we tried beats BGAugment alone."
+    assert sentences[2] == "If you can do both: no mask that we tried beats BGAugment alone."
     assert len(remedies.best(remedies.read(write("tiny", ARMS, [])), "base")) == 1
 
 
