@@ -140,11 +140,11 @@ def of_sentences() -> Iterator[Claim]:
     yield "cutting and pasting", f"where it was costs {own}"
     yield "none instead of a wrong one", f"grey costs {grey}"
     new = [remedy(ARMS, HALF, "none", SHIFTED, "bgaugment", seed=seed) for seed in (0, 1)]
-    yield "half, new", f"first training {new[0]} points more than all, in the second {new[1]}"
+    yield "half, new", f"half adds {new[0]} points in the first training, {new[1]} in the second"
     clean = [remedy(ARMS, HALF, "none", "clean", "bgaugment", seed=seed) for seed in (0, 1)]
-    yield "half, clean", f"{clean[0]} and {clean[1]} more"
+    yield "half, clean", f"on photographs as they are, {clean[0]} and {clean[1]}."
     less = remedy(BIRDS, HALF, "none", SHIFTED, "bgaugment", sign=-1, whole=True)
-    yield "half, birds", f"they gain {less} points less on new backgrounds"
+    yield "half, birds", f"half gains {less} points less on new backgrounds"
     clean = remedy(BIRDS, HALF, "none", "clean", "bgaugment", whole=True)
     yield "half, birds, clean", f"{clean} more on photographs as they are"
     for study, name in ((BIRDS, "birds"), (PRODUCTS, "products")):
@@ -385,18 +385,18 @@ def of_words() -> Iterator[Claim]:
     count = apart["what"].str.endswith(", clean").sum()
     words = {1: "one loss gains", 2: "two losses gain", 3: "three losses gain"}.get(count, FALSE)
     yield "clean cars", f"On clean cars, {words} where the paper has a loss"
-    seeds = [points_of(remedy(ARMS, "greyaugment", "none", SHIFTED, seed=seed)) for seed in (0, 1)]
+    seeds = [remedy(ARMS, "greyaugment", "none", SHIFTED, seed=seed) for seed in (0, 1)]
     harm = [remedy(ARMS, "attribution_penalty", "none", SHIFTED, seed=seed) for seed in (0, 1)]
+    helps = any(float(found[:-1].split("[")[1].split(", ")[0]) > 0 for found in seeds)
     worse = all(float(found[:-1].split(", ")[1]) < 0 for found in harm)
-    words = "grey backgrounds gain nothing, and a penalty on attribution does harm"
-    yield "grey, penalty", words if max(seeds) < 0.5 and worse else FALSE
+    words = "grey backgrounds do not help, and a penalty on attribution does harm"
+    yield "grey, penalty", words if worse and not helps else FALSE
     found = remedies.gains(remedies.read(read(ARMS)), "bgaugment")
     found = found[(found["remedy"] == remedies.NONE) & (found["condition"] == SHIFTED)]
     ends = found[found["sides"] == "both"].set_index("arm")[["low", "high"]]
     level = ends["low"]["pairs"] < 0 < ends["high"]["pairs"]
-    fewer = all(ends["high"][["guided", "greyaugment", "attribution_penalty"]] < 0)
-    words = "gain about as much as BGAugment, a guide towards the object"
-    yield "other ways", words if level and fewer else FALSE
+    words = "gain about as much as BGAugment, a guide towards the object less"
+    yield "other ways", words if level and ends["high"]["guided"] < 0 else FALSE
 
 
 def of_details() -> Iterator[Claim]:
@@ -412,10 +412,12 @@ def of_details() -> Iterator[Claim]:
     links = catalogue.predicted(catalogue.by_class(read(PRODUCTS).classes, rows))
     link = links.set_index(["arm", "predictor"]).loc[("base", "lost")]
     yield "catalogue: correlation", f"rank correlation {told(link, 1, 2)} over {link['n']:.0f}"
-    for loss, words in (("multi_similarity", "it changes little, {} and {}"),):
+    for loss, words in (("multi_similarity", "on another photograph is {} and {}"),):
         found = (remedy(ARMS, "attribution_penalty", "none", SHIFTED, loss=loss, seed=seed)
                  for seed in (0, 1))  # fmt: skip
         yield "the penalty", words.format(*found)
+    grey = (remedy(ARMS, "greyaugment", "none", SHIFTED, seed=seed) for seed in (0, 1))
+    yield "grey", "{} and {} points over base".format(*grey)
     drops = []
     for study in SETS:
         masks = pd.read_csv(paths.StudyPaths(study).reports / "mask_sensitivity.csv")
