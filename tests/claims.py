@@ -83,9 +83,20 @@ def remedy(
     return told(found.loc[key], 100 * sign) if key in found.index else "–"
 
 
+def numbers(words: str) -> list[float]:
+    """The value of an effect in words, and the ends of its interval."""
+    return [float(number) for number in re.findall(r"-?\d+(?:\.\d+)?", words)]
+
+
 def points_of(words: str) -> float:
     """The number before an interval."""
-    return float(words.split()[0])
+    return numbers(words)[0]
+
+
+def each_time(arm: str, condition: str, than: str = "base", loss: str = "") -> list[str]:
+    """What an arm gains in every training of the study of all arms."""
+    seeds = params.section(ARMS, "train")["seeds"]
+    return [remedy(ARMS, arm, "none", condition, than, loss, seed=seed) for seed in seeds]
 
 
 def controls(study: str) -> pd.Series:
@@ -139,10 +150,9 @@ def of_sentences() -> Iterator[Claim]:
     yield "the background", f"costs base {moved} points on birds; pasting it back where it was"
     yield "cutting and pasting", f"where it was costs {own}"
     yield "none instead of a wrong one", f"grey costs {grey}"
-    new = [remedy(ARMS, HALF, "none", SHIFTED, "bgaugment", seed=seed) for seed in (0, 1)]
-    yield "half, new", f"half adds {new[0]} points in the first training, {new[1]} in the second"
-    clean = [remedy(ARMS, HALF, "none", "clean", "bgaugment", seed=seed) for seed in (0, 1)]
-    yield "half, clean", f"on photographs as they are, {clean[0]} and {clean[1]}."
+    new = " and then ".join(each_time(HALF, SHIFTED, "bgaugment"))
+    clean = " and ".join(each_time(HALF, "clean", "bgaugment"))
+    yield "half", f"half adds {new} to the gain of all; on photographs as they are, {clean}."
     less = remedy(BIRDS, HALF, "none", SHIFTED, "bgaugment", sign=-1, whole=True)
     yield "half, birds", f"half gains {less} points less on new backgrounds"
     clean = remedy(BIRDS, HALF, "none", "clean", "bgaugment", whole=True)
@@ -281,9 +291,9 @@ def of_tables() -> Iterator[Claim]:
     for arm in (name for name, none in remedies.rows_of(table) if none == remedies.NONE):
         if arm not in ("base", "bgaugment", arms.UNTRAINED):
             more = [
-                remedy(ARMS, arm, "none", condition, "bgaugment", seed=seed)
+                gained
                 for condition in (SHIFTED, "unshared_background", "clean")
-                for seed in (0, 1)
+                for gained in each_time(arm, condition, "bgaugment")
             ]
             yield "arms", line(label(arm), *more)
     for name, setting in GAINS.items():
@@ -385,10 +395,8 @@ def of_words() -> Iterator[Claim]:
     count = apart["what"].str.endswith(", clean").sum()
     words = {1: "one loss gains", 2: "two losses gain", 3: "three losses gain"}.get(count, FALSE)
     yield "clean cars", f"On clean cars, {words} where the paper has a loss"
-    seeds = [remedy(ARMS, "greyaugment", "none", SHIFTED, seed=seed) for seed in (0, 1)]
-    harm = [remedy(ARMS, "attribution_penalty", "none", SHIFTED, seed=seed) for seed in (0, 1)]
-    helps = any(float(found[:-1].split("[")[1].split(", ")[0]) > 0 for found in seeds)
-    worse = all(float(found[:-1].split(", ")[1]) < 0 for found in harm)
+    helps = any(numbers(gained)[1] > 0 for gained in each_time("greyaugment", SHIFTED))
+    worse = all(numbers(gained)[2] < 0 for gained in each_time("attribution_penalty", SHIFTED))
     words = "grey backgrounds do not help, and a penalty on attribution does harm"
     yield "grey, penalty", words if worse and not helps else FALSE
     found = remedies.gains(remedies.read(read(ARMS)), "bgaugment")
@@ -403,7 +411,7 @@ def of_details() -> Iterator[Claim]:
     """Packages, other masks, doses loss by loss, the catalogue."""
     for (kind, arm), row in answers.kinds_table(read(PRODUCTS)).iterrows():
         if kind.startswith(("Packages", "Fruit")) and arm != label(arms.UNTRAINED):
-            yield f"{kind}: {arm}", f"{row['share lost, % ↓']} %"
+            yield f"{kind}: {arm}", f"{row['share lost, % ↓']} % with {arm}"
     rows = catalogue.found(PRODUCTS)
     level = catalogue_page.levels(rows).set_index(["kind", "arm"])["value"]
     for row in catalogue_page.gain(rows, GAIN).itertuples():
@@ -412,12 +420,13 @@ def of_details() -> Iterator[Claim]:
     links = catalogue.predicted(catalogue.by_class(read(PRODUCTS).classes, rows))
     link = links.set_index(["arm", "predictor"]).loc[("base", "lost")]
     yield "catalogue: correlation", f"rank correlation {told(link, 1, 2)} over {link['n']:.0f}"
-    for loss, words in (("multi_similarity", "on another photograph is {} and {}"),):
-        found = (remedy(ARMS, "attribution_penalty", "none", SHIFTED, loss=loss, seed=seed)
-                 for seed in (0, 1))  # fmt: skip
-        yield "the penalty", words.format(*found)
-    grey = (remedy(ARMS, "greyaugment", "none", SHIFTED, seed=seed) for seed in (0, 1))
-    yield "grey", "{} and {} points over base".format(*grey)
+    found = " and ".join(each_time("attribution_penalty", SHIFTED, loss="multi_similarity"))
+    yield "the penalty", f"on another photograph is {found}"
+    yield "grey", f"{' and '.join(each_time('greyaugment', SHIFTED))} points over base"
+    both = remedies.gains(remedies.read(read(ARMS)), "bgaugment")
+    both = both[(both["remedy"] == remedies.NONE) & (both["sides"] == "both")]
+    wide = 50 * (both["high"] - both["low"])[both["arm"] != arms.UNTRAINED].max()
+    yield "two trainings", f"reaches up to {wide:.0f} points to each side"
     drops = []
     for study in SETS:
         masks = pd.read_csv(paths.StudyPaths(study).reports / "mask_sensitivity.csv")
