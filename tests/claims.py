@@ -453,7 +453,8 @@ def of_rows() -> Iterator[Claim]:
     stages = yaml.safe_load((paths.ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
     for stage in stages.values():
         notebook = re.search(r"lib\.execute (\w+)", stage["cmd"])
-        for table in re.findall(r"reports/[^'\"]+/(\w+\.csv)", str(stage["outs"])) * bool(notebook):
+        tables = re.findall(r"reports/[^'\"]+/(\w+\.(?:csv|parquet))", str(stage["outs"]))
+        for table in tables if notebook else ():
             yield f"row of {notebook[1]}", f"`{table}`"
 
 

@@ -114,7 +114,7 @@ def over_seeds(table: pd.DataFrame) -> pd.DataFrame:
 def spread(table: pd.DataFrame) -> dict[str, float]:
     """Mean standard deviation of a model's MAP@R in points, over `draws` and over `seeds`.
 
-    Under a random background; NaN where there is one of them. `table` is retrieval.csv.
+    Under a random background; NaN where there is one of them. `table` is retrieval.parquet.
     """
     keep = (table["condition"] == "random_background") & (table["sides"] == "both")
     part = table[keep & (table["metric"] == "map_at_r")]
@@ -258,7 +258,8 @@ def gains(classes: pd.DataFrame) -> dict[str, dict[str, list[float | None]]]:
 
 def _tables(folder: Path) -> list[Path]:
     """The study's tables that stand when page 06 is told: not those of the page after it."""
-    return [file for file in sorted(folder.glob("*.csv")) if file.name not in LATER]
+    files = [*folder.glob("*.csv"), *folder.glob("*.parquet")]
+    return [file for file in sorted(files) if file.name not in LATER]
 
 
 def front_page_entry(
@@ -267,7 +268,7 @@ def front_page_entry(
     """What the front page says about the study, and the checksums of the tables behind it.
 
     Args:
-        table: retrieval.csv. scores: of `attention`. folder: of the study's tables.
+        table: retrieval.parquet. scores: of `attention`. folder: of the study's tables.
     """
     keep = (table["sides"] == "both") & (table["metric"] == "map_at_r")
     level = 100 * means(table[keep], ["arm", "condition"]).set_index(["arm", "condition"])["value"]

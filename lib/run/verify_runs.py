@@ -25,6 +25,7 @@ import numpy as np
 import pandas as pd
 
 from lib.core import paths, run_log
+from lib.core.compact import read_compact
 from lib.core.errors import StudyError
 from lib.core.files import digest, read_json
 
@@ -34,7 +35,7 @@ EVERYTHING = (*TABLES, "reports/{}/*.ipynb", "data/models/{}/*/*.safetensors")
 TOLERANCE = 0.05  # of shares (0 to 1), and of what is larger in proportion, on another processor
 LOOSE = {"low", "high", "p", "p_holm", "best"}  # these jump where what they are about moves little
 # Correlations over a few models, and single classes of few images: a small change moves them much.
-UNSTEADY = ("attention_link.csv", "classes.csv")
+UNSTEADY = ("attention_link.csv", "classes.parquet")
 
 
 @dataclass(frozen=True)
@@ -66,13 +67,18 @@ def compare(
 
 def near(first: Path, second: Path, study: str, tolerance: float) -> list[Difference]:
     """Tables of two folders that differ in rows, words or counts, or in numbers by too much."""
-    one, two = (found(root, study, ("reports/{}/*.csv",)) for root in (first, second))
+    kinds = ("reports/{}/*.csv", "reports/{}/*.parquet")
+    one, two = (found(root, study, kinds) for root in (first, second))
     out = [Difference(name, "missing") for name in sorted(set(one) ^ set(two))]
     for name in sorted(set(one) & set(two)):
         free = name.endswith(UNSTEADY)
-        how = _far(pd.read_csv(one[name]), pd.read_csv(two[name]), None if free else tolerance)
+        how = _far(_table(one[name]), _table(two[name]), None if free else tolerance)
         out += [Difference(name, how)] if how else []
     return out
+
+
+def _table(file: Path) -> pd.DataFrame:
+    return read_compact([file]) if file.suffix == ".parquet" else pd.read_csv(file)
 
 
 def _far(one: pd.DataFrame, two: pd.DataFrame, tolerance: float | None) -> str:

@@ -3,9 +3,9 @@
 import shutil
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
+from lib.core.compact import read_compact
 from tests.pipeline.tiny_study import Clone
 
 FEW = {"train": {"losses": ["triplet"], "arms": ["base", "bgaugment"]},
@@ -42,7 +42,7 @@ def test_an_edited_trainer_trains_again(clone: Clone) -> None:
 def test_from_nothing_again_gives_the_same_bytes(clone: Clone) -> None:
     what = ("data/models/tiny/*/*.safetensors", "reports/tiny/measured/**/*.*")
     what += ("reports/tiny/0[24]_*.*", "reports/tiny/figures/0[24]_*/*.*")
-    what += ("reports/tiny/effects.csv", "reports/tiny/retrieval.csv")
+    what += ("reports/tiny/effects.parquet", "reports/tiny/retrieval.parquet")
     before = clone.bytes_of(*what)
     assert len(before) > 30
     for folder in ("data/prepared", "data/masks", "data/models", "data/scratch", "data/raw",
@@ -65,5 +65,5 @@ def test_a_study_grows_by_a_seed_where_its_weights_are_not(clone: Clone) -> None
     assert len(before) > 10 and clone.bytes_of(mine) == before
     weights = clone.bytes_of("data/models/tiny/*/*.safetensors")
     assert [Path(name).stem for name in weights] == ["base-1", "bgaugment-1"]
-    table = pd.read_csv(clone.reports / "retrieval.csv")
+    table = read_compact([clone.reports / "retrieval.parquet"])
     assert set(table["arm"]) == {"untrained", "base", "bgaugment"} and set(table["seed"]) == {0, 1}

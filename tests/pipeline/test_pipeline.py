@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from lib.core.compact import read_compact
 from tests.pipeline.tiny_study import ARMS, LOSSES, MEASURING, TELLING, Clone, stages
 
 
@@ -31,7 +32,7 @@ def test_every_stage_ran_once(clone: Clone) -> None:
 
 
 def test_the_tables_hold_every_model_condition_and_metric(clone: Clone) -> None:
-    table = pd.read_csv(clone.reports / "retrieval.csv")
+    table = read_compact([clone.reports / "retrieval.parquet"])
     models = table[["loss", "arm", "seed"]].drop_duplicates()
     assert len(models) == 1 + len(ARMS) * len(LOSSES)
     assert set(table["metric"]) == {"map_at_r", "r_precision", "p_at_1"}
@@ -49,15 +50,15 @@ def test_the_means_come_from_the_rows_of_the_queries(clone: Clone) -> None:
     keys = ["loss", "arm", "seed", "condition", "sides", "draw"]
     rows = rows.astype(dict.fromkeys(["loss", "arm", "condition", "sides"], str))
     expected = rows.astype({"map_at_r": float}).groupby(keys)["map_at_r"].mean()
-    table = pd.read_csv(clone.reports / "retrieval.csv")
+    table = read_compact([clone.reports / "retrieval.parquet"])
     table = table[table["condition"].isin(["clean", "random_background"])]
     seen = table[table["metric"] == "map_at_r"].set_index(keys)["value"]
     np.testing.assert_allclose(seen.sort_index(), expected.sort_index(), atol=1e-3)
 
 
 def test_effects_are_paired_differences(clone: Clone) -> None:
-    table = pd.read_csv(clone.reports / "retrieval.csv")
-    effects = pd.read_csv(clone.reports / "effects.csv")
+    table = read_compact([clone.reports / "retrieval.parquet"])
+    effects = read_compact([clone.reports / "effects.parquet"])
     one = effects[(effects["contrast"] == "shifted-clean") & (effects["sides"] == "both")]
     one = one[(one["metric"] == "map_at_r") & (one["condition"] == "random_background")]
     for row in one.itertuples():
@@ -70,10 +71,11 @@ def test_effects_are_paired_differences(clone: Clone) -> None:
 
 
 def test_the_third_arm_is_in_every_table_contrast_and_page(clone: Clone) -> None:
-    for name in ("retrieval", "intervals", "background_gap", "classes", "mask_sensitivity",
-                 "attention", "training"):  # fmt: skip
+    for name in ("retrieval", "intervals", "classes"):
+        assert set(ARMS) <= set(read_compact([clone.reports / f"{name}.parquet"])["arm"]), name
+    for name in ("background_gap", "mask_sensitivity", "attention", "training"):
         assert set(ARMS) <= set(pd.read_csv(clone.reports / f"{name}.csv")["arm"]), name
-    contrasts = set(pd.read_csv(clone.reports / "effects.csv")["contrast"])
+    contrasts = set(read_compact([clone.reports / "effects.parquet"])["contrast"])
     assert {"bgaugment-base", "blackaugment-base"} <= contrasts
     for page in ("03_train", "04_shift", "05_attention", "06_report", "07_remedies"):
         assert "BlackAugment" in (clone.reports / f"{page}.html").read_text(), page
@@ -86,9 +88,9 @@ def test_masks_made_worse_and_classes_are_reported(clone: Clone) -> None:
     masks = pd.read_csv(clone.reports / "mask_sensitivity.csv")
     assert list(masks["masks"].unique()) == ["true", "true+eroded"]
     assert masks["loss"].nunique() == 1 and masks["usable"].between(0, 1).all()
-    classes = pd.read_csv(clone.reports / "classes.csv")
+    classes = read_compact([clone.reports / "classes.parquet"])
     assert len(classes) == 7 * 6 and classes["uniformity"].between(0, 1).all()
-    intervals = pd.read_csv(clone.reports / "intervals.csv")
+    intervals = read_compact([clone.reports / "intervals.parquet"])
     assert set(intervals["covers"]) == {"classes", "draws", "seeds"}
     assert intervals[intervals["covers"] == "seeds"]["low"].isna().all()  # one seed
 
@@ -176,7 +178,7 @@ def test_dvcs_own_verbs_work_and_one_changed_value_runs_only_what_depends_on_it(
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
         return done.stdout
 
-    before = clone.bytes_of("reports/tiny/retrieval.csv", "reports/tiny/attention.csv")
+    before = clone.bytes_of("reports/tiny/retrieval.parquet", "reports/tiny/attention.csv")
     clone.commit("first run")
     shown = json.loads(dvc("metrics", "show", "--json"))[""]["data"]
     numbers = shown["reports/tiny/metrics.json"]["data"]
@@ -190,7 +192,7 @@ def test_dvcs_own_verbs_work_and_one_changed_value_runs_only_what_depends_on_it(
         told = told.splitlines()
         ran = {line.split("'")[1] for line in told if line.startswith("Running stage")}
         assert ran - {"files@tiny"} == {"attention@tiny", "page_attention@tiny", "page_report@tiny"}
-        after = clone.bytes_of("reports/tiny/retrieval.csv", "reports/tiny/attention.csv")
+        after = clone.bytes_of("reports/tiny/retrieval.parquet", "reports/tiny/attention.csv")
         changed = [name for name, content in before.items() if after[name] != content]
         assert changed == ["reports/tiny/attention.csv"]
         moved = json.loads(dvc("metrics", "diff", "--json"))["reports/tiny/metrics.json"]

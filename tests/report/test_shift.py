@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from lib.core import paths
+from lib.core.compact import read_compact
 from lib.core.errors import StudyError
 from lib.evaluation import effects
 from lib.report import shift_figures, shift_tables, style
@@ -44,9 +45,9 @@ def test_the_page_has_no_holes(names, conditions, losses, seeds) -> None:
     shown, _ = tiny.tell("04_shift", study="tiny")
     assert not re.search(r"\bnan\b", shown)
     folder = paths.StudyPaths("tiny").reports
-    table = pd.read_csv(folder / "retrieval.csv")
+    table = read_compact([folder / "retrieval.parquet"])
     assert set(table["arm"]) == {"untrained", *names}
-    moved = pd.read_csv(folder / "effects.csv")
+    moved = read_compact([folder / "effects.parquet"])
     compared = {f"{a}-{b}" for a, b in arms.pairs(names)}
     assert compared <= set(moved["contrast"])
     for name in names if "random_background" in conditions else []:

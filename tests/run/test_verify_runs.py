@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from lib.core import paths
+from lib.core.compact import write_compact
 from lib.core.errors import StudyError
 from lib.core.files import write_json
 from lib.run import verify_runs
@@ -115,6 +116,15 @@ def test_correlations_over_a_few_models_are_not_held_to_the_tolerance(two) -> No
     assert verify_runs.near(*two, "s", verify_runs.TOLERANCE) == []
     table.assign(over="images").to_csv(two[1] / "reports/s/attention_link.csv", index=False)
     assert [d.how for d in verify_runs.near(*two, "s", 1)] == ["other names or counts in its rows"]
+
+
+@pytest.mark.parametrize(("name", "held"), [("effects", True), ("classes", False)])
+def test_long_tables_are_compared_too(two, name: str, held: bool) -> None:
+    for root, value in zip(two, (0.5, 0.75), strict=True):
+        table = pd.DataFrame({"loss": ["triplet"], "value": [value]})
+        write_compact(root / "reports/s" / f"{name}.parquet", table)
+    found = verify_runs.near(*two, "s", verify_runs.TOLERANCE)
+    assert ["differs by 0.250" in d.how for d in found] == [True] * held
 
 
 def test_a_table_that_is_missing_elsewhere_is_found(two: tuple[Path, Path]) -> None:
