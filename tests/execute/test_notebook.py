@@ -490,6 +490,8 @@ def test_a_picture_leads_to_its_file_and_can_be_linked_to(tmp_path: Path) -> Non
     sources = [img["src"] for img in soup("img")]
     assert sources[:2] == ["figures/02_b/slopes.png", "figures/02_b/maps.jpg"]
     assert all(src.startswith("data:image/png") for src in sources[2:])  # no file of their own
+    findings = [p.text for p in soup("p", "finding")]  # read on phones, spoken once
+    assert findings == ["finding b'one'", "finding b'two'"]
     assert "file" not in outputs[0].metadata
 
 
