@@ -48,7 +48,7 @@ def work(root: Path, fields: dict, scratch: Path, milestone: str, number: int) -
 def processes() -> multiprocessing.context.BaseContext:
     """Quick starts: children are forked from a process that has torch loaded but never ran it."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["lib.training.trainer"])
+    context.set_forkserver_preload(["lib.training.trainer", "torch._dynamo"])
     return context
 
 
