@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import copy
 import os
 import re
@@ -29,7 +28,7 @@ ATTRIBUTES = {"id", "class", "style", "type", "scoped", "border", "scope", "cols
 
 @dataclass(frozen=True)
 class Figure:
-    """A picture of an executed notebook that is also a file, `<name>.png` or `<name>.jpg`."""
+    """A picture of an executed notebook that is also a file, `<name>.svg` or `<name>.jpg`."""
 
     name: str
     file: Path
@@ -65,11 +64,8 @@ def page(
     }
     notebook = copy.deepcopy(notebook)
     for output, figure in figures(notebook, out_dir / "figures" / stem):
-        vector = figure.file.with_suffix(".svg")
-        file = vector if vector.exists() else figure.file
-        names = {"file": file, "picture": figure.file}  # not a second copy of each in the page
-        names = {key: path.relative_to(out_dir).as_posix() for key, path in names.items()}
-        output.metadata |= {"figure": figure.name, **names}
+        file = figure.file.relative_to(out_dir).as_posix()  # not a second copy in the page
+        output.metadata |= {"figure": figure.name, "file": file}
     resources = {"metadata": {"path": str(source.parent)}, "page": facts}
     text, _ = exporter().from_notebook_node(notebook, resources)
     text = _between_pages(text, {near: page for near, page in (before, after) if near})
@@ -101,14 +97,13 @@ def title(notebook: NotebookNode, default: str) -> str:
 
 
 def figures(notebook: NotebookNode, folder: Path) -> Iterator[tuple[NotebookNode, Figure]]:
-    """The outputs that show a picture of `folder` (the same bytes), each picture once."""
-    files = [path for path in sorted(folder.glob("*")) if path.suffix in (".png", ".jpg")]
-    kept = {path.read_bytes(): path for path in files}
+    """The outputs that show a figure of `folder` (their metadata name it), each figure once."""
+    kept = {path.stem: path for path in sorted(folder.glob("*")) if path.suffix in (".svg", ".jpg")}
     for output in (output for cell in notebook.cells for output in cell.get("outputs", [])):
         for kind in {"image/png", "image/jpeg"} & set(output.get("data", {})):
-            if path := kept.pop(base64.b64decode(output.data[kind]), None):
-                alt = output.metadata.get(kind, {}).get("alt") or path.stem
-                yield output, Figure(path.stem, path, alt)
+            about = output.metadata.get(kind, {})
+            if path := kept.pop(about.get("figure"), None):
+                yield output, Figure(path.stem, path, about.get("alt") or path.stem)
 
 
 def headed(tables: str) -> str:

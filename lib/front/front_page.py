@@ -36,7 +36,7 @@ from lib.training import arms
 PAGES = (
     "01_data", "02_masks", "03_train", "04_shift", "05_attention", "06_report", "07_remedies",
 )  # fmt: skip
-HEADLINE = "figures/06_report/headline.png"
+HEADLINE = "figures/06_report/headline.svg"
 SHOWN = (
     "04_shift/conditions",
     "04_shift/background_gap",
@@ -227,10 +227,22 @@ def picture(file: Path, alt: str = "", page: str = "") -> Picture | None:
     Addresses start at the study's name; `file` is `reports/<study>/figures/<page>/<name>`.
     """
     try:
-        with Image.open(file) as image:
-            return Picture(quote("/".join(file.parts[-4:])), *image.size, alt, page)
+        return Picture(quote("/".join(file.parts[-4:])), *_size(file), alt, page)
     except OSError:  # absent, or no picture
         return None
+
+
+def _size(file: Path) -> tuple[int, int]:
+    """Width and height in pixels of the page."""
+    if file.suffix != ".svg":
+        with Image.open(file) as image:
+            return image.size
+    head = file.read_text(encoding="utf-8").partition("<svg")[2].partition(">")[0]
+    found = [re.search(rf'\b{side}="([\d.]+)pt"', head) for side in ("width", "height")]
+    if not all(found):
+        raise OSError(f"{file} does not say its size")
+    width, height = (round(float(side[1]) * 96 / 72) for side in found)
+    return width, height
 
 
 def figures_of(folder: Path, pages: list[str]) -> dict[str, Picture]:

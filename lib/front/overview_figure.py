@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from lib.core.files import atomic
 from lib.report.shift_tables import ENDS, pair_label, share_words, told
 from lib.report.style import colour, headline, keep, label, legend, marker, plt, use_style
 from lib.training import arms
@@ -144,5 +145,7 @@ def write(studies: list["Study"], folder: Path, name: str = "overview") -> str |
     if not shown:
         return None
     use_style()
-    keep(figure(shown), folder, name)
+    data = keep(figure(shown), folder, name)
+    with atomic(folder / f"{name}.png") as temporary:  # for README
+        temporary.write_bytes(data)
     return finding(shown)

@@ -1,4 +1,4 @@
-"""One style for all figures, and one way to show them: title is the finding, PNG and SVG kept."""
+"""One style for all figures, and one way to show them: title is the finding, an SVG is kept."""
 
 import io
 import re
@@ -96,7 +96,7 @@ def show(
         figure: None shows `alt` as text: why there is none.
         name: file name without suffix.
         alt: what a reader who cannot see the image should know.
-        photographs: keep it as JPEG only (small) instead of PNG and SVG.
+        photographs: keep it as JPEG instead of SVG.
     """
     if figure is None:
         display(Markdown(alt))
@@ -105,25 +105,28 @@ def show(
     data = keep(figure, folder, name, photographs)
     if note:
         display(Markdown(plain(note)))
-    display(Picture(data, format=kind, alt=alt, metadata={"alt": alt}))
+    display(Picture(data, format=kind, alt=alt, metadata={"alt": alt, "figure": name}))
 
 
 def keep(
     figure: plt.Figure, folder: Path, name: str, photographs: bool = False, dpi: float | None = None
 ) -> bytes:
-    """Write a figure as PNG and SVG (or as JPEG) under `folder`, close it, and return its bytes."""
+    """Write a figure as SVG (photographs: JPEG) under `folder` and close it.
+
+    Returns:
+        What a notebook shows: PNG, which stays in it, or the JPEG.
+    """
     make_legible(figure)
     data = io.BytesIO()
     kind = "jpeg" if photographs else "png"
     options = {"pil_kwargs": JPEG} if photographs else {"metadata": {"Software": None}}
     dpi = dpi or (PHOTOGRAPHS if photographs else None)
     figure.savefig(data, format=kind, dpi=dpi, **options)
-    if not photographs:
-        data = _in_few_colours(data)
-    with atomic(folder / f"{name}.{'jpg' if photographs else 'png'}") as temporary:
-        temporary.write_bytes(data.getvalue())
-    if not photographs:
-        drawn = io.StringIO()
+    if photographs:
+        with atomic(folder / f"{name}.jpg") as temporary:
+            temporary.write_bytes(data.getvalue())
+    else:
+        data, drawn = _in_few_colours(data), io.StringIO()
         figure.savefig(drawn, format="svg", metadata={"Date": None})
         with atomic(folder / f"{name}.svg") as temporary:
             temporary.write_text(_lean(drawn.getvalue()), encoding="utf-8")
@@ -132,13 +135,13 @@ def keep(
 
 
 def _lean(svg: str) -> str:
-    """The same drawing in half the bytes, to a hundredth of a point.
+    """The same drawing in half the bytes, to a tenth of a point.
 
     No space before lines; a style that comes more than once is a rule with a name; no identifiers
     that nothing refers to, and no groups that say nothing.
     """
     svg = re.sub(r"\n +", "\n", svg)
-    svg = re.sub(r"(?<=[\s\"(])(-?[1-9]\d*\.\d\d)\d+", r"\1", svg)
+    svg = re.sub(r"(?<=[\s\"(])(-?[1-9]\d*\.\d)\d+", r"\1", svg)
     styles = Counter(re.findall(r' style="([^"]*)"', svg))
     names = {style: f"s{k}" for k, style in enumerate(styles) if styles[style] > 1}
     for style, name in names.items():

@@ -464,21 +464,22 @@ def test_several_notebooks_in_one_command_each_in_a_kernel_of_its_own(
 def test_a_picture_leads_to_its_file_and_can_be_linked_to(tmp_path: Path) -> None:
     folder = tmp_path / "reports" / "demo" / "figures" / "02_b"
     folder.mkdir(parents=True)
-    for name, content in (("slopes.png", b"one"), ("slopes.svg", b"<svg/>"), ("maps.jpg", b"two")):
+    for name, content in (("slopes.svg", b"<svg/>"), ("maps.jpg", b"two")):
         (folder / name).write_bytes(content)
-    kinds = [("png", b"one"), ("jpeg", b"two"), ("png", b"one"), ("png", b"no file")]
+    kinds = [("png", b"one", "slopes"), ("jpeg", b"two", "maps"), ("png", b"one", "slopes")]
+    kinds += [("png", b"no file", "none")]
     outputs = [
         new_output(
             "display_data",
             {f"image/{kind}": base64.b64encode(content).decode()},
-            metadata={f"image/{kind}": {"alt": f"finding {content}"}},
+            metadata={f"image/{kind}": {"alt": f"finding {content}", "figure": name}},
         )
-        for kind, content in kinds
+        for kind, content, name in kinds
     ]
     notebook = new_notebook(cells=[new_code_cell("x", outputs=outputs)])
     found = [figure for _, figure in html.figures(notebook, folder)]
     assert [(f.name, f.file.name, f.alt) for f in found] == [
-        ("slopes", "slopes.png", "finding b'one'"),
+        ("slopes", "slopes.svg", "finding b'one'"),
         ("maps", "maps.jpg", "finding b'two'"),
     ]
     text = page(notebook, tmp_path / "notebooks" / "02_b.ipynb", folder.parent.parent, "02_b")
@@ -488,7 +489,7 @@ def test_a_picture_leads_to_its_file_and_can_be_linked_to(tmp_path: Path) -> Non
         ("figure-maps", "figures/02_b/maps.jpg"),
     ]
     sources = [img["src"] for img in soup("img")]
-    assert sources[:2] == ["figures/02_b/slopes.png", "figures/02_b/maps.jpg"]
+    assert sources[:2] == ["figures/02_b/slopes.svg", "figures/02_b/maps.jpg"]
     assert all(src.startswith("data:image/png") for src in sources[2:])  # no file of their own
     findings = [p.text for p in soup("p", "finding")]  # read on phones, spoken once
     assert findings == ["finding b'one'", "finding b'two'"]

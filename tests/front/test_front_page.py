@@ -57,7 +57,8 @@ def make_study(reports: Path, name: str, dataset: str, finding: str = FINDING) -
     for stem in front_page.PAGES:
         text = f"<html><head><title>Title &lt;of&gt; {stem[:2]}</title></head></html>"
         (folder / f"{stem}.html").write_text(text, encoding="utf-8")
-    Image.new("RGB", (60, 20), "white").save(folder / front_page.HEADLINE)
+    svg = '<svg width="45pt" height="15pt" viewBox="0 0 45 15" xmlns="http://www.w3.org/2000/svg"/>'
+    (folder / front_page.HEADLINE).write_text(svg, encoding="utf-8")
     (folder / "effects.csv").write_text("a table", encoding="utf-8")
     entry = {
         "study": name, "dataset": dataset, "note": "", "finding": finding,
@@ -317,14 +318,14 @@ def test_figures_lead_to_their_place_in_the_notebook(reports, facts) -> None:
     folder, outputs = reports / "cub200-cpu", []
     (folder / "figures" / "04_shift").mkdir()
     for name, colour in (("conditions", "red"), ("x y", "blue"), ("unseen", "green")):
-        file = folder / "figures" / "04_shift" / f"{name}.png"
+        file = folder / "figures" / "04_shift" / f"{name}.jpg"
         Image.new("RGB", (40, 30), colour).save(file)
         image = base64.b64encode(file.read_bytes()).decode()
         outputs.append(
             new_output(
                 "display_data",
-                {"image/png": image},
-                metadata={"image/png": {"alt": f"<{name}> falls"}},
+                {"image/jpeg": image},
+                metadata={"image/jpeg": {"alt": f"<{name}> falls", "figure": name}},
             )
         )
     executed = new_notebook(cells=[new_code_cell("", outputs=outputs[:2])])
@@ -336,7 +337,7 @@ def test_figures_lead_to_their_place_in_the_notebook(reports, facts) -> None:
     ]
     one, two = (
         (f"cub200-cpu/04_shift.html#figure-{name}", f"<{unquote(name)}> falls",
-         f"cub200-cpu/figures/04_shift/{name}.png", "40")
+         f"cub200-cpu/figures/04_shift/{name}.jpg", "40")
         for name in ("conditions", "x%20y")
     )  # fmt: skip
     assert links == [[one], [one, two]]  # what is seen at first sight, then all
