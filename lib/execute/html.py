@@ -28,7 +28,7 @@ ATTRIBUTES = {"id", "class", "style", "type", "scoped", "border", "scope", "cols
 
 @dataclass(frozen=True)
 class Figure:
-    """A picture of an executed notebook that is also a file, `<name>.svg` or `<name>.jpg`."""
+    """A picture of an executed notebook that is also a file, `<name>.svg` or `<name>.webp`."""
 
     name: str
     file: Path
@@ -98,7 +98,8 @@ def title(notebook: NotebookNode, default: str) -> str:
 
 def figures(notebook: NotebookNode, folder: Path) -> Iterator[tuple[NotebookNode, Figure]]:
     """The outputs that show a figure of `folder` (their metadata name it), each figure once."""
-    kept = {path.stem: path for path in sorted(folder.glob("*")) if path.suffix in (".svg", ".jpg")}
+    files = [path for path in sorted(folder.glob("*")) if path.suffix in (".svg", ".webp")]
+    kept = {path.stem: path for path in files}
     for output in (output for cell in notebook.cells for output in cell.get("outputs", [])):
         for kind in {"image/png", "image/jpeg"} & set(output.get("data", {})):
             about = output.metadata.get(kind, {})

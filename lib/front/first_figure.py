@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from lib.core.files import atomic
 from lib.core.tiles import read_tiles
-from lib.report.style import framed, headline, keep, label, plt, use_style
+from lib.report.style import drawn, framed, headline, label, plt, use_style
 from lib.training import arms
 
 MOST, MEDIAN = "largest drop", "median"
@@ -63,7 +64,7 @@ def figure(studies: dict[str, Path]) -> Figure | None:
 
 def _drawn(shown: list[Line]) -> Figure:
     across = max(len(part) for *_, part in shown)
-    drawn, axes = plt.subplots(
+    made, axes = plt.subplots(
         len(shown),
         across,
         figsize=(0.9 * across, 1.15 * len(shown) + 0.5),
@@ -79,8 +80,8 @@ def _drawn(shown: list[Line]) -> Figure:
         right = int(part[part["place"] > 0]["right"].sum())
         words = f"{words}: {right} of {len(part) - 1} right"
         row[0].text(0, 1.07, words, transform=row[0].transAxes, fontsize=10, in_layout=False)
-    drawn.get_layout_engine().set(h_pad=0.17, hspace=0)  # room for the words
-    headline(drawn, "Only the background changes", "query: black frame; correct neighbour: green")
+    made.get_layout_engine().set(h_pad=0.17, hspace=0)  # room for the words
+    headline(made, "Only the background changes", "query: black frame; correct neighbour: green")
     return drawn
 
 
@@ -90,7 +91,9 @@ def write(studies: dict[str, Path], folder: Path, name: str) -> str | None:
     None: no study has any, and nothing is written.
     """
     use_style()
-    if (drawn := figure(studies)) is None:
+    if (made := figure(studies)) is None:
         return None
-    keep(drawn, folder, name, photographs=True, dpi=DPI)
+    with atomic(folder / f"{name}.jpg") as temporary:
+        temporary.write_bytes(drawn(made, photographs=True, dpi=DPI))
+    plt.close(made)
     return ALT

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from lib.core.files import atomic
 from lib.report.shift_tables import ENDS, pair_label, share_words, told
-from lib.report.style import colour, headline, keep, label, legend, marker, plt, use_style
+from lib.report.style import colour, drawn, headline, keep, label, legend, marker, plt, use_style
 from lib.training import arms
 
 if TYPE_CHECKING:
@@ -145,7 +145,8 @@ def write(studies: list["Study"], folder: Path, name: str = "overview") -> str |
     if not shown:
         return None
     use_style()
-    data = keep(figure(shown), folder, name)
+    made = figure(shown)
     with atomic(folder / f"{name}.png") as temporary:  # for README
-        temporary.write_bytes(data)
+        temporary.write_bytes(drawn(made, dpi=100))
+    keep(made, folder, name)
     return finding(shown)

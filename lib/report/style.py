@@ -30,7 +30,10 @@ MARKERS = {"base": "o", "bgaugment": "s", "untrained": "D"} | dict.fromkeys(
 PALETTE = ["#009E73", "#CC79A7", "#E69F00", "#56B4E9"]  # for arms that have no colour of their own
 SHAPES = ["^", "v", "P", "X"]
 PHOTOGRAPHS = 76  # dots per inch of sheets of photographs, which hold small tiles
-JPEG = {"quality": 70, "optimize": True, "progressive": True}
+# The copy inside a notebook is coarser than the file that pages show: git keeps both.
+IN_NOTEBOOK = 80  # dots per inch of drawings; pages have them as SVG
+JPEG = {"quality": 60, "optimize": True, "progressive": True}
+WEBP = {"quality": 70, "method": 6}
 STYLE = {
     "figure.dpi": 100,
     "savefig.dpi": 100,
@@ -96,7 +99,7 @@ def show(
         figure: None shows `alt` as text: why there is none.
         name: file name without suffix.
         alt: what a reader who cannot see the image should know.
-        photographs: keep it as JPEG instead of SVG.
+        photographs: keep it as WebP instead of SVG.
     """
     if figure is None:
         display(Markdown(alt))
@@ -108,30 +111,34 @@ def show(
     display(Picture(data, format=kind, alt=alt, metadata={"alt": alt, "figure": name}))
 
 
-def keep(
-    figure: plt.Figure, folder: Path, name: str, photographs: bool = False, dpi: float | None = None
-) -> bytes:
-    """Write a figure as SVG (photographs: JPEG) under `folder` and close it.
+def keep(figure: plt.Figure, folder: Path, name: str, photographs: bool = False) -> bytes:
+    """Write a figure as SVG (photographs: WebP) under `folder` and close it.
 
     Returns:
-        What a notebook shows: PNG, which stays in it, or the JPEG.
+        What a notebook shows: PNG, or JPEG of photographs.
     """
+    data = drawn(figure, photographs)
+    if photographs:
+        with atomic(folder / f"{name}.webp") as temporary:
+            figure.savefig(temporary, format="webp", dpi=PHOTOGRAPHS, pil_kwargs=WEBP)
+    else:
+        text = io.StringIO()
+        figure.savefig(text, format="svg", metadata={"Date": None})
+        with atomic(folder / f"{name}.svg") as temporary:
+            temporary.write_text(_lean(text.getvalue()), encoding="utf-8")
+    plt.close(figure)
+    return data
+
+
+def drawn(figure: plt.Figure, photographs: bool = False, dpi: float | None = None) -> bytes:
+    """A figure as PNG in few colours, or as JPEG of photographs."""
     make_legible(figure)
     data = io.BytesIO()
-    kind = "jpeg" if photographs else "png"
-    options = {"pil_kwargs": JPEG} if photographs else {"metadata": {"Software": None}}
-    dpi = dpi or (PHOTOGRAPHS if photographs else None)
-    figure.savefig(data, format=kind, dpi=dpi, **options)
     if photographs:
-        with atomic(folder / f"{name}.jpg") as temporary:
-            temporary.write_bytes(data.getvalue())
-    else:
-        data, drawn = _in_few_colours(data), io.StringIO()
-        figure.savefig(drawn, format="svg", metadata={"Date": None})
-        with atomic(folder / f"{name}.svg") as temporary:
-            temporary.write_text(_lean(drawn.getvalue()), encoding="utf-8")
-    plt.close(figure)
-    return data.getvalue()
+        figure.savefig(data, format="jpeg", dpi=dpi or PHOTOGRAPHS, pil_kwargs=JPEG)
+        return data.getvalue()
+    figure.savefig(data, format="png", dpi=dpi or IN_NOTEBOOK, metadata={"Software": None})
+    return _in_few_colours(data).getvalue()
 
 
 def _lean(svg: str) -> str:

@@ -464,7 +464,7 @@ def test_several_notebooks_in_one_command_each_in_a_kernel_of_its_own(
 def test_a_picture_leads_to_its_file_and_can_be_linked_to(tmp_path: Path) -> None:
     folder = tmp_path / "reports" / "demo" / "figures" / "02_b"
     folder.mkdir(parents=True)
-    for name, content in (("slopes.svg", b"<svg/>"), ("maps.jpg", b"two")):
+    for name, content in (("slopes.svg", b"<svg/>"), ("maps.webp", b"two")):
         (folder / name).write_bytes(content)
     kinds = [("png", b"one", "slopes"), ("jpeg", b"two", "maps"), ("png", b"one", "slopes")]
     kinds += [("png", b"no file", "none")]
@@ -480,16 +480,16 @@ def test_a_picture_leads_to_its_file_and_can_be_linked_to(tmp_path: Path) -> Non
     found = [figure for _, figure in html.figures(notebook, folder)]
     assert [(f.name, f.file.name, f.alt) for f in found] == [
         ("slopes", "slopes.svg", "finding b'one'"),
-        ("maps", "maps.jpg", "finding b'two'"),
+        ("maps", "maps.webp", "finding b'two'"),
     ]
     text = page(notebook, tmp_path / "notebooks" / "02_b.ipynb", folder.parent.parent, "02_b")
     soup = BeautifulSoup(text, "html.parser")
     assert [(a["id"], a["href"]) for a in soup.main("a")] == [
         ("figure-slopes", "figures/02_b/slopes.svg"),
-        ("figure-maps", "figures/02_b/maps.jpg"),
+        ("figure-maps", "figures/02_b/maps.webp"),
     ]
     sources = [img["src"] for img in soup("img")]
-    assert sources[:2] == ["figures/02_b/slopes.svg", "figures/02_b/maps.jpg"]
+    assert sources[:2] == ["figures/02_b/slopes.svg", "figures/02_b/maps.webp"]
     assert all(src.startswith("data:image/png") for src in sources[2:])  # no file of their own
     findings = [p.text for p in soup("p", "finding")]  # read on phones, spoken once
     assert findings == ["finding b'one'", "finding b'two'"]

@@ -318,7 +318,7 @@ def test_figures_lead_to_their_place_in_the_notebook(reports, facts) -> None:
     folder, outputs = reports / "cub200-cpu", []
     (folder / "figures" / "04_shift").mkdir()
     for name, colour in (("conditions", "red"), ("x y", "blue"), ("unseen", "green")):
-        file = folder / "figures" / "04_shift" / f"{name}.jpg"
+        file = folder / "figures" / "04_shift" / f"{name}.webp"
         Image.new("RGB", (40, 30), colour).save(file)
         image = base64.b64encode(file.read_bytes()).decode()
         outputs.append(
@@ -337,7 +337,7 @@ def test_figures_lead_to_their_place_in_the_notebook(reports, facts) -> None:
     ]
     one, two = (
         (f"cub200-cpu/04_shift.html#figure-{name}", f"<{unquote(name)}> falls",
-         f"cub200-cpu/figures/04_shift/{name}.jpg", "40")
+         f"cub200-cpu/figures/04_shift/{name}.webp", "40")
         for name in ("conditions", "x%20y")
     )  # fmt: skip
     assert links == [[one], [one, two]]  # what is seen at first sight, then all

@@ -52,7 +52,7 @@ def test_pages_01_and_02_are_told_again_where_the_photographs_are_not(mine) -> N
         return {file.relative_to(where.reports).as_posix(): digest(file) for file in files}
 
     first = results()
-    assert {"figures/01_data/examples_test.jpg", "figures/02_masks/areas.svg"} <= set(first)
+    assert {"figures/01_data/examples_test.webp", "figures/02_masks/areas.svg"} <= set(first)
     for place in (mine, where.prepared, where.masks):
         shutil.rmtree(place)
     assert results() == first

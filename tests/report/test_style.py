@@ -96,14 +96,15 @@ def test_a_kept_figure_looks_as_it_was_drawn(tmp_path) -> None:
     axis.imshow(np.arange(600).reshape(20, 30), cmap="cividis")
     axis.plot([0, 20], [0, 15], "o-", color=style.colour("base"), alpha=0.5)
     axis.set_title("a title")
-    drawn = io.BytesIO()
-    figure.savefig(drawn, format="png", dpi=110)
-    kept = style.keep(figure, tmp_path, "kept", dpi=110)
-    assert [file.name for file in tmp_path.iterdir()] == ["kept.svg"]  # the PNG is the notebook's
-    files = (drawn, io.BytesIO(kept))
+    whole = io.BytesIO()
+    figure.savefig(whole, format="png", dpi=110)
+    small = style.drawn(figure, dpi=110)
+    files = (whole, io.BytesIO(small))
     pictures = [np.asarray(Image.open(file).convert("RGB"), int) for file in files]
     assert np.abs(pictures[0] - pictures[1]).max() <= 16
-    assert len(kept) < len(drawn.getvalue())
+    assert len(small) < len(whole.getvalue())
+    assert Image.open(io.BytesIO(style.keep(figure, tmp_path, "kept"))).format == "PNG"
+    assert [file.name for file in tmp_path.iterdir()] == ["kept.svg"]  # the PNG is the notebook's
 
 
 def shown(svg: str) -> list[tuple]:
