@@ -82,7 +82,7 @@ def _drawn(shown: list[Line]) -> Figure:
         row[0].text(0, 1.07, words, transform=row[0].transAxes, fontsize=10, in_layout=False)
     made.get_layout_engine().set(h_pad=0.17, hspace=0)  # room for the words
     headline(made, "Only the background changes", "query: black frame; correct neighbour: green")
-    return drawn
+    return made
 
 
 def write(studies: dict[str, Path], folder: Path, name: str) -> str | None:
