@@ -19,7 +19,7 @@ from lib.report.shift_tables import MODEL, arms_of, label_of, means, model_names
 from lib.report.style import colour, framed, headline, label, legend, marker, plt
 
 Shown = tuple[Figure | None, str]
-DRAWN = 4  # arms whose neighbours are drawn
+DRAWN = 3  # arms whose neighbours are drawn
 BARS = "bars: 95 % intervals over classes"
 BACKGROUNDS = [
     "own_background", "same_class_background", "other_class_background", "same_class_tiled",

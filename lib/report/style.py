@@ -32,8 +32,8 @@ SHAPES = ["^", "v", "P", "X"]
 PHOTOGRAPHS = 76  # dots per inch of sheets of photographs, which hold small tiles
 # The copy inside a notebook is coarser than the file that pages show: git keeps both.
 IN_NOTEBOOK = 80  # dots per inch of drawings; pages have them as SVG
-JPEG = {"quality": 60, "optimize": True, "progressive": True}
-WEBP = {"quality": 70, "method": 6}
+JPEG = {"quality": 50, "optimize": True, "progressive": True}
+WEBP = {"quality": 60, "method": 6}
 STYLE = {
     "figure.dpi": 100,
     "savefig.dpi": 100,
