@@ -425,6 +425,12 @@ def of_details() -> Iterator[Claim]:
     found = remedy(ARMS, "attribution_penalty", "none", SHIFTED, loss="multi_similarity")
     yield "the penalty", f"on another photograph is {found}"
     yield "grey", f"{remedy(ARMS, 'greyaugment', 'none', SHIFTED)} points over base"
+    yield "half, over base", f"{remedy(ARMS, HALF, 'none', SHIFTED)} points on another photograph"
+    yield "half, clean", f"on photographs as they are ({remedy(ARMS, HALF, 'none', 'clean')})"
+    found = remedy(BIRD_ARMS, "guided", "none", SHIFTED, whole=True)
+    yield "the guide on birds", f"hardly anything: {found} points over base"
+    late = remedy(BIRD_ARMS, "base", "late_mask", SHIFTED)
+    yield "late mask", f"Base gains {late} points on another photograph"
     drops = []
     for study in SETS:
         masks = pd.read_csv(paths.StudyPaths(study).reports / "mask_sensitivity.csv")
