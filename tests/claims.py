@@ -153,7 +153,10 @@ def of_sentences() -> Iterator[Claim]:
     yield "cutting and pasting", f"where it was costs {own}"
     yield "none instead of a wrong one", f"grey costs {grey}"
     new, clean = (remedy(ARMS, HALF, "none", c, "bgaugment") for c in (SHIFTED, "clean"))
-    yield "half", f"half adds {new} points to the gain of all; on photographs as they are, {clean}."
+    yield (
+        "half",
+        f"half differs from all by {new} points on new backgrounds (undecided), by {clean}",
+    )
     less = remedy(BIRDS, HALF, "none", SHIFTED, "bgaugment", sign=-1, whole=True)
     yield "half, birds", f"half gains {less} points less on new backgrounds"
     clean = remedy(BIRDS, HALF, "none", "clean", "bgaugment", whole=True)
@@ -381,7 +384,8 @@ def of_all_sets() -> Iterator[Claim]:
     table = table[(table["arm"] == "base") & (table["sides"] == "both")]
     helps = table.loc[table["condition"] == SHIFTED, "low"].max() > 0
     costs = table.loc[table["condition"] == "clean", "high"].max() < 0
-    words = f"{'one' if helps else 'neither'} helps, and {'both cost' if costs else 'cost'} quality"
+    words = f"{'one' if helps else 'neither'} shows a gain for base, and both cost it quality"
+    words = words if costs else FALSE
     yield "masks: cars", words
 
 
@@ -399,13 +403,13 @@ def of_words() -> Iterator[Claim]:
     yield "clean cars", f"On clean cars, {words} where the paper has a loss"
     helps = numbers(remedy(ARMS, "greyaugment", "none", SHIFTED))[1] > 0
     worse = numbers(remedy(ARMS, "attribution_penalty", "none", SHIFTED))[2] < 0
-    words = "grey backgrounds do not help, and a penalty on attribution does harm"
+    words = "grey backgrounds show no gain, a penalty on attribution does harm."
     yield "grey, penalty", words if worse and not helps else FALSE
     found = remedies.gains(remedies.read(read(ARMS)), "bgaugment")
     found = found[(found["remedy"] == remedies.NONE) & (found["condition"] == SHIFTED)]
     ends = found[found["sides"] == "both"].set_index("arm")[["low", "high"]]
     level = ends["low"]["pairs"] < 0 < ends["high"]["pairs"]
-    words = "gain about as much as BGAugment, a guide towards the object less"
+    words = "cannot be told apart from BGAugment, and a guide towards the object gains less"
     yield "other ways", words if level and ends["high"]["guided"] < 0 else FALSE
 
 
@@ -431,6 +435,8 @@ def of_details() -> Iterator[Claim]:
     yield "the guide on birds", f"hardly anything: {found} points over base"
     late = remedy(BIRD_ARMS, "base", "late_mask", SHIFTED)
     yield "late mask", f"Base gains {late} points on another photograph"
+    grey = remedy(BIRD_ARMS, "base", "cut_out", SHIFTED)
+    yield "late mask, grey", f"the same two losses gain {grey} from objects on grey"
     drops = []
     for study in SETS:
         masks = pd.read_csv(paths.StudyPaths(study).reports / "mask_sensitivity.csv")
