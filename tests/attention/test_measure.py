@@ -126,7 +126,7 @@ def test_page_05_tells_of_any_study_without_photographs(study, monkeypatch, name
     assert set(tables["faithfulness"]["arm"]) == set(names)
     assert {*names, *pairs} <= set(tables["attention_link"]["arm"])
     assert set(shown["examples"]["shows"]) == {"image", "mask", *names}
-    figures = {file.stem for file in (where.reports / "figures" / "05_attention").glob("*.*g")}
+    figures = {file.stem for file in (where.reports / "figures" / "05_attention").glob("*")}
     assert figures == {"scores", "maps", "controls", "methods", "cascade", "faithfulness",
                        "stability", "link"}  # fmt: skip
 

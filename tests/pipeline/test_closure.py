@@ -107,9 +107,9 @@ def test_a_refused_run_leaves_earlier_results_where_they_are() -> None:
 
 
 def test_measured_tables_keep_to_their_budget() -> None:
-    """12 MB a study on record and 3 MB a file: git keeps every version."""
+    """13 MB a study on record (54 models) and 3 MB a file: git keeps every version."""
     studies = sorted(paths.REPORTS.glob("*/measured"))
     assert studies or not (paths.ROOT / ".git").exists()
     for study in studies:
         sizes = [file.stat().st_size for file in study.rglob("*") if file.is_file()]
-        assert sum(sizes) < 12e6 and max(sizes) < 3e6, study.parent.name
+        assert sum(sizes) < 13e6 and max(sizes) < 3e6, study.parent.name
