@@ -119,6 +119,11 @@ def controls(study: str) -> pd.Series:
 def of_first_screen() -> Iterator[Claim]:
     """Both figures' alternative texts, and the levels in the sentences below."""
     studies = committed()
+    folders = {study.label: paths.REPORTS / study.name for study in studies}
+    hits = [first_figure.right(part) for *_, part in first_figure.shown(folders)]
+    for before, base, after in zip(hits[::3], hits[1::3], hits[2::3], strict=True):
+        words = f"{before} right as photographed; on other backgrounds {base} with base"
+        yield "first figure", f"{words}, {after} with BGAugment"
     yield "figure", f"![{overview_figure.finding(studies)}](reports/overview.png)"
     levels = []
     for study in studies:

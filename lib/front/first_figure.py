@@ -45,40 +45,48 @@ def lines(table: pd.DataFrame, rules: list[str]) -> list[tuple[str, str, str]]:
     return found if SHIFTED in {condition for *_, condition in found} else []
 
 
-def figure(studies: dict[str, Path]) -> Figure | None:
-    """The figure of studies (name: folder in reports); None where none has such images."""
+def shown(studies: dict[str, Path]) -> list[Line]:
+    """The lines of the figure of studies (name: folder in reports), as far as they have images."""
     sheets = {}
     for name, folder in studies.items():
         where = folder / SHEET
         if where.with_suffix(".jpg").exists() and lines((sheet := read_tiles(where))[1], [MOST]):
             sheets[name] = sheet
-    shown: list[Line] = []
+    found: list[Line] = []
     for name, (tiles, table) in list(sheets.items())[:SETS]:
         for rule, arm, condition in lines(table, [MOST] if len(sheets) > 1 else [MOST, MEDIAN]):
             part = table[(table["rule"] == rule) & (table["arm"] == arm)]
             what = name if len(sheets) > 1 else QUERIES[rule]
             words = f"{what}, {label(arm)}, {WORDS[condition]}"
-            shown.append((words, tiles, part[part["condition"] == condition]))
-    return _drawn(shown) if shown else None
+            found.append((words, tiles, part[part["condition"] == condition]))
+    return found
 
 
-def _drawn(shown: list[Line]) -> Figure:
-    across = max(len(part) for *_, part in shown)
+def right(part: pd.DataFrame) -> str:
+    """How many of the neighbours in a line are right, in words."""
+    near = part[part["place"] > 0]
+    return f"{near['right'].sum()} of {len(near)}"
+
+
+def figure(studies: dict[str, Path]) -> Figure | None:
+    """The figure of studies; None where none has such images."""
+    if not (found := shown(studies)):
+        return None
+    across = max(len(part) for *_, part in found)
     made, axes = plt.subplots(
-        len(shown),
+        len(found),
         across,
-        figsize=(0.9 * across, 1.15 * len(shown) + 0.5),
+        figsize=(0.9 * across, 1.15 * len(found) + 0.5),
         squeeze=False,
         layout="constrained",
     )
     for axis in axes.flat:
         axis.set_axis_off()
-    for row, (words, tiles, part) in zip(axes, shown, strict=True):
+    for row, (words, tiles, part) in zip(axes, found, strict=True):
         for axis, (at, entry) in zip(row, part.iterrows(), strict=False):
             axis.set_axis_on()
             framed(axis, tiles[at], None if entry["place"] == 0 else bool(entry["right"]))
-        right = int(part[part["place"] > 0]["right"].sum())
-        words = f"{words}: {right} of {len(part) - 1} right"
+        words = f"{words}: {right(part)} right"
         row[0].text(0, 1.07, words, transform=row[0].transAxes, fontsize=10, in_layout=False)
     made.get_layout_engine().set(h_pad=0.17, hspace=0)  # room for the words
     headline(made, "Only the background changes", "query: black frame; correct neighbour: green")

@@ -391,10 +391,11 @@ def build(
     first = picture(reports / f"{name}.png", finding) if finding else None
     first = replace(first, address=f"{name}.png") if first else None
     image = "first" if to == "index.html" else f"{Path(to).stem}.first"
-    alt = first_figure.write({s.label: reports / s.name for s in found}, reports, image)
+    drawn = overview_figure.chosen(found)  # as above: of one data set, one study
+    alt = first_figure.write({s.label: reports / s.name for s in drawn}, reports, image)
     opening = picture(reports / f"{image}.jpg", alt) if alt else None
     opening = replace(opening, address=f"{image}.jpg") if opening else None
-    gains = overview_figure.gains(overview_figure.chosen(found)) if first else []
+    gains = overview_figure.gains(drawn) if first else []
     more = others(reports, {file.stem for file in summaries})
     more = [entry for entry in more if studies is None or entry[0] in studies]
     page = _environment().get_template("gallery.html.j2")

@@ -163,7 +163,7 @@ def _lean(svg: str) -> str:
 def _without_bare_groups(svg: str) -> str:
     kept, bare = [], []
     for line in svg.replace("<g/>\n", "").split("\n"):
-        if line.startswith("<g"):
+        if line.startswith("<g") and not line.endswith("/>"):  # a group of nothing ends itself
             bare.append(line == "<g>")
         if not ((line == "<g>" and bare[-1]) or (line == "</g>" and bare.pop())):
             kept.append(line)

@@ -87,7 +87,8 @@ def curves(history: pd.DataFrame, learning: pd.DataFrame) -> Shown:
 def _row(axes: np.ndarray, history: pd.DataFrame, untrained: pd.Series) -> None:
     panels = dict(zip(PANELS, axes[1:], strict=True))
     for (arm, _), part in history.groupby(["arm", "seed"], sort=False):
-        style = {"color": colour(arm), "marker": marker(arm), "ms": 4, "markevery": 4}
+        style = {"color": colour(arm), "marker": marker(arm), "ms": 4}
+        style["markevery"] = max(1, part["epoch"].nunique() // 6)  # of a long curve, not each epoch
         own = part.drop_duplicates("epoch").set_index("epoch")["loss_value"]
         axes[0].plot(own, **style)
         for condition, axis in panels.items():

@@ -148,6 +148,16 @@ def test_studies_page_and_stale_line_are_the_callers(reports, facts) -> None:
     assert b"Stale" not in first
 
 
+def test_the_first_figure_shows_no_data_set_twice(reports, facts, monkeypatch) -> None:
+    make_study(reports, "cub200-arms", "cub200")
+    change(reports, name="cub200-arms", losses=LOSSES[:1])
+    make_study(reports, "cars196-cpu", "cars196")
+    drawn = []
+    monkeypatch.setattr(front_page.first_figure, "write", lambda studies, *_: drawn.extend(studies))
+    front_page.build(reports, facts)
+    assert drawn == ["Birds", "Cars"]
+
+
 def test_gains_are_a_row_a_study_and_contrast(reports, facts) -> None:
     soup = parsed(front_page.build(reports, facts))
     row = [cell.get_text() for cell in soup.find(attrs={"aria-label": "Gains"}).tbody("tr")[0]]

@@ -132,6 +132,7 @@ def test_a_lean_svg_draws_the_same_in_half_the_bytes() -> None:
     figure, axes = plt.subplots(1, 2)
     axes[0].plot(range(200), np.sin(np.arange(200)), "o-", label="a style=b of <g> and #1")
     axes[0].legend()
+    axes[0].plot([np.nan, 1, 2], [0, 1, 2], "o", markevery=3)  # a group that holds nothing
     axes[1].imshow(np.eye(3))
     axes[1].text(1, 1, 'style="x" <g>')
     drawn = io.StringIO()
