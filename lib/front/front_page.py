@@ -21,7 +21,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
-from lib.core import paths
+from lib.core import params, paths
 from lib.core.errors import StudyError
 from lib.core.files import atomic, read_json
 from lib.core.stage import in_words
@@ -397,7 +397,7 @@ def build(
     opening = replace(opening, address=f"{image}.jpg") if opening else None
     gains = overview_figure.gains(drawn) if first else []
     more = others(reports, {file.stem for file in summaries})
-    more = [entry for entry in more if studies is None or entry[0] in studies]
+    more = [entry for entry in more if studies is None or entry[0] in (*studies, params.ALONE)]
     page = _environment().get_template("gallery.html.j2")
     text = page.render(studies=found, others=more, first=first, gains=gains, opening=opening)
     with atomic(reports / to) as temporary:

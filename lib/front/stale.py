@@ -145,8 +145,12 @@ def other_numbers(study: str) -> list[str]:
     """
     from lib.attention import maps  # seconds of imports, where something has changed
     from lib.evaluation import measure, remedies_measure
+    from lib.experiments import bias_dose
     from lib.training import fit
 
+    if params.ALONE in params.everything()["studies"].get(study, {}):
+        codes = bias_dose.Measured(study).codes
+        return [bias_dose.Measured.part] * bool(codes - {fingerprint(*bias_dose.CODE)})
     m, where, found = measured.read(study), paths.StudyPaths(study).measured, []
     files = {part: where / part / f"{part}.json" for part in ("data", "masks")}
     seen = {part: read_json(file) if file.exists() else {} for part, file in files.items()}
@@ -180,7 +184,8 @@ def of_study(study: str, changes: dict[str, list[str]], most: int | None = 4) ->
     if not changes:
         return ""
     harmless = {MEASURING, "code", "notebooks", "pages"}
-    kept = (paths.StudyPaths(study).measured / "evaluation" / "study.json").exists()
+    where = paths.StudyPaths(study).measured
+    kept = any((where / name).exists() for name in ("evaluation/study.json", "dial/dial.json"))
     if not kept or set(changes) - harmless or other_numbers(study):
         return sentence(changes, most)
     words = []

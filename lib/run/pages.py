@@ -15,6 +15,7 @@ from lib.core.errors import StudyError
 from lib.core.hardware import workers
 from lib.core.progress import say
 from lib.evaluation import measured
+from lib.experiments import bias_dose
 from lib.front import front_page
 
 # A page, and the folders of measured tables without which it is left out
@@ -26,21 +27,24 @@ PAGES = {
     "05_attention": ["evaluation", "attention"],
     "06_report": ["evaluation"],
     "07_remedies": ["evaluation", "remedies"],
+    "08_dial": ["dial"],
     "10_catalogue": ["evaluation", "catalogue"],
 }
-ALONE = {"10_catalogue": ["--previous", "", "--next", ""]}  # pages that no other leads to
+BY_THEMSELVES = ("08_dial", "10_catalogue")  # pages that no other leads to
+ALONE = dict.fromkeys(BY_THEMSELVES, ["--previous", "", "--next", ""])
 
 
 def known() -> list[str]:
     """The studies under reports/ that have measured tables."""
-    found = sorted(paths.REPORTS.glob("*/measured/evaluation/study.json"))
-    return [file.parents[2].name for file in found]
+    found = [*paths.REPORTS.glob("*/measured/evaluation/study.json")]
+    found += paths.REPORTS.glob("*/measured/dial/dial.json")
+    return sorted(file.parents[2].name for file in found)
 
 
 def pages_of(study: str) -> list[str]:
     """The pages of which everything is measured; a study that is not measured raises."""
-    params.study(study)
-    if not measured.read(study).facts:
+    alone = params.ALONE in params.study(study)
+    if not (bias_dose.Measured(study) if alone else measured.read(study)).facts:
         raise StudyError(f"study {study} has not been measured so far.")
     there = paths.StudyPaths(study).measured
     return [page for page, needed in PAGES.items() if all((there / n).is_dir() for n in needed)]

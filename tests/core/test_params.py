@@ -9,6 +9,7 @@ from lib.data import prepare
 from lib.evaluation import measure as evaluation
 from lib.evaluation import remedies_measure
 from lib.execute import parameters
+from lib.experiments import bias_dose
 from lib.images import conditions
 from lib.masks import quality as masks
 from lib.training import arms, losses
@@ -60,6 +61,12 @@ def test_every_section_fits_its_measuring_step(study: str, part: str) -> None:
     assert stage.given(MEASURING[part], part, study)["study"] == study
 
 
+def test_the_dials_section_fits_its_measuring_step() -> None:
+    values = stage.given(bias_dose.measure, params.ALONE, "dial")
+    train = params.section("demo", "train")
+    assert set(values["recipe"]) == set(train) - {"losses", "arms", "seeds"}
+
+
 @pytest.mark.parametrize("part", params.OF_NOTEBOOKS)
 def test_every_section_fits_its_notebook(part: str) -> None:
     file = next(paths.NOTEBOOKS.glob(f"*_{part}.ipynb"))
@@ -72,9 +79,8 @@ def test_every_section_fits_its_notebook(part: str) -> None:
 def test_a_notebooks_own_values_are_the_demos(part: str) -> None:
     file = next(paths.NOTEBOOKS.glob(f"*_{part}.ipynb"))
     declared = parameters.declared_parameters(nbformat.read(file, as_version=4))
-    study = "dial" if part == "dial" else "demo"
-    assert declared["study"].default == study
-    for name, value in params.section(study, part).items():
+    assert declared["study"].default == "demo"
+    for name, value in params.section("demo", part).items():
         assert declared[name].default == value, name
 
 
