@@ -1,5 +1,6 @@
 """One style for all figures, and one way to show them: title is the finding, an SVG is kept."""
 
+import base64
 import io
 import re
 import textwrap
@@ -32,6 +33,7 @@ SHAPES = ["^", "v", "P", "X"]
 PHOTOGRAPHS = 76  # dots per inch of sheets of photographs, which hold small tiles
 # The copy inside a notebook is coarser than the file that pages show: git keeps both.
 IN_NOTEBOOK = 80  # dots per inch of drawings; pages have them as SVG
+CLOUD = 10_000  # bytes of a picture inside an SVG from which it is drawn in fewer colours
 JPEG = {"quality": 50, "optimize": True, "progressive": True}
 WEBP = {"quality": 60, "method": 6}
 STYLE = {
@@ -152,6 +154,7 @@ def _lean(svg: str) -> str:
     svg = re.sub(r"\n +", "\n", svg)
     svg = re.sub(r"(?<=[\s\"(])(-?[1-9]\d*\.\d)\d+", r"\1", svg)
     svg = re.sub(r'(?<= d=")[^"]+', _outline, svg)
+    svg = re.sub(r"(?<=data:image/png;base64,)[\sA-Za-z0-9+/=]+", _cloud, svg)
     styles = Counter(re.findall(r' style="([^"]*)"', svg))
     names = {style: f"s{k}" for k, style in enumerate(styles) if styles[style] > 1}
     for style, name in names.items():
@@ -168,6 +171,17 @@ def _lean(svg: str) -> str:
 def _outline(found: re.Match[str]) -> str:
     """An outline's letters and numbers without the spaces and zeros that say nothing."""
     return re.sub(r"\.0(?=\D|$)", "", re.sub(r"\s*([A-Za-z])\s*", r"\1", found[0]).strip())
+
+
+def _cloud(found: re.Match[str]) -> str:
+    """A large picture inside an SVG (many dots drawn as one) in 256 colours."""
+    data, small = base64.b64decode(found[0]), io.BytesIO()
+    if len(data) < CLOUD:
+        return base64.b64encode(data).decode()
+    picture = Image.open(io.BytesIO(data)).convert("RGBA")
+    few = picture.quantize(256, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+    few.save(small, format="png", optimize=True)
+    return base64.b64encode(small.getvalue()).decode()
 
 
 def _without_bare_groups(svg: str) -> str:
