@@ -32,9 +32,9 @@ GROUPS = {
 HEAD = "| fault | how it is made | what is promised | what was seen |\n|---|---|---|---|"
 INTRODUCTION = """# Reliability
 
-What goes wrong on other people's machines, made to go wrong on purpose. `make test-faults` makes
-every fault, checks the promise, and writes this page; nothing on it is typed by hand. No wrong
-number may come out of any of them: a run ends with the same bytes as an undisturbed one, or it
+Faults that occur on other people's machines, provoked on purpose: `make test-faults` injects each
+of them, checks what is promised, and writes this page; nothing on it is typed by hand. No fault
+may lead to a wrong number: a run ends with the same bytes as an undisturbed one, or it
 stops and names the file or value that is wrong.
 """
 

@@ -289,6 +289,15 @@ def shared_photographs(classes: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     )
 
 
+def class_sizes(classes: pd.DataFrame, labels: pd.Series) -> pd.Series:
+    """How many test images every class has, by label; one, where no query has anything to find.
+
+    `classes`: of lib.evaluation.measured, whose `labels` count images of known background only.
+    """
+    clean = classes[(classes["condition"] == "clean") & (classes["sides"] == "both")]
+    return clean.groupby("label")["n"].first().reindex(labels, fill_value=1)
+
+
 def metric_table(sizes: pd.Series) -> pd.DataFrame:
     """Every metric with its direction, range, chance level on this gallery, and reference.
 

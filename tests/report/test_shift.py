@@ -54,6 +54,14 @@ def test_the_page_has_no_holes(names, conditions, losses, seeds) -> None:
         assert style.label(name) in shown
 
 
+def test_a_class_is_as_large_as_its_queries_say() -> None:
+    rows = [("clean", "both", 3, 4), ("clean", "both", 3, 4), ("clean", "both", 5, 2),
+            ("clean", "query", 5, 9), ("random_background", "both", 3, 8)]  # fmt: skip
+    classes = pd.DataFrame(rows, columns=["condition", "sides", "label", "n"])
+    sizes = shift_tables.class_sizes(classes, pd.Series([3, 5, 7]))  # 7: one image, no row
+    assert sizes.to_dict() == {3: 4, 5: 2, 7: 1}
+
+
 def test_three_arms_stand_in_every_figure() -> None:
     m = tiny.write("tiny", ["base", "bgaugment", "greyaugment"], MANY)
     table, moved = effects.summary(m.classes), effects.effects(m.classes)
