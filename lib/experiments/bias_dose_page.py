@@ -82,7 +82,7 @@ def finding(rows: pd.DataFrame) -> str:
     names = [arm for arm in arms_of(rows) if arm in change.index and arm != arm_table.UNTRAINED]
     words = ", ".join(f"{label(arm)} {told(change.loc[arm], -100)}" for arm in names)
     return (
-        f"Points of MAP@R lost more under a random background when the bias of training goes from "
+        f"Points of MAP@R that a new background costs more when the bias of training rises from "
         f"{rows['bias'].min():g} to {rows['bias'].max():g}: {words}"
     )
 
@@ -129,4 +129,9 @@ def change_table(rows: pd.DataFrame) -> pd.DataFrame:
     scale = change["metric"].map(lambda metric: 1 if metric == "attention_score" else 100)
     for end in ENDS[:3]:
         shown[end] = change[end] * scale
-    return shown.sort_values(["metric", "loss"], kind="stable")
+    first = shown["loss"].ne(MEAN)
+    return (
+        shown.assign(first=first)
+        .sort_values(["metric", "first"], kind="stable")
+        .drop(columns="first")
+    )

@@ -122,6 +122,12 @@ class Study:
         return table.rename_axis("arm").reset_index()
 
     @property
+    def shares(self) -> str:
+        """`50 %, 26 %`: what base and BGAugment lose, in words for a first sentence."""
+        rows = [row for row in self.lost.itertuples() if row.arm in ("base", "bgaugment")]
+        return ", ".join(f"{label(row.arm)} {100 * row.value:.0f} %" for row in rows)
+
+    @property
     def finding(self) -> str:
         """The study in one line: shares, as the first figure; points stand in the table."""
         told = f"MAP@R lost when only the background changes: {share_words(self.lost)}"
@@ -399,7 +405,10 @@ def build(
     more = others(reports, {file.stem for file in summaries})
     more = [entry for entry in more if studies is None or entry[0] in (*studies, params.ALONE)]
     page = _environment().get_template("gallery.html.j2")
-    text = page.render(studies=found, others=more, first=first, gains=gains, opening=opening)
+    text = page.render(
+        studies=found, others=more, first=first, gains=gains, opening=opening,
+        drawn=[study for study in drawn if study.shares] if first else [],
+    )  # fmt: skip
     with atomic(reports / to) as temporary:
         temporary.write_text(text.rstrip("\n") + "\n", encoding="utf-8")
     return reports / to
