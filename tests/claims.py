@@ -211,6 +211,33 @@ def of_dial() -> Iterator[Claim]:
     yield "dial: bias", f"From none to {rows['bias'].max():.0%}".replace("%", " %")
 
 
+def of_dial_in_full() -> Iterator[Claim]:
+    """Findings: every setting, and the change from end to end."""
+    rows = bias_dose.Measured("dial").rows
+    found = bias_dose_page.response(rows).set_index(["loss", "arm", "metric", "bias"])
+    mean = found.loc[bias_dose_page.MEAN]
+    measures = (("drop", -100, 1), ("attention_score", 1, 2))
+    for bias in sorted(rows["bias"].unique()):
+        cells = [
+            told(mean.loc[(arm, metric, bias)], scale, digits)
+            for metric, scale, digits in measures
+            for arm in ("base", "bgaugment")
+        ]
+        yield "dial", line(f"{100 * bias:.0f} %", *cells)
+    change = bias_dose_page.slopes(rows).set_index(["loss", "metric", "arm"])
+    costs, clean = (change.loc[bias_dose_page.MEAN, name] for name in ("drop", "clean"))
+    base, arm = (told(costs.loc[name], -100) for name in ("base", "bgaugment"))
+    yield "dial: ends", f"the cost rises by {base} points with base and by {arm} with BGAugment"
+    yield "dial: between", f"between the two: {told(costs.loc[GAIN])})"
+    base, arm = (told(clean.loc[name], -100) for name in ("base", "bgaugment"))
+    yield "dial: clean", f"{base} points of MAP@R on the images as drawn, BGAugment {arm}"
+    costs = -mean.sort_index().loc[("base", "drop")]["value"]
+    words = "up to a half, base loses no more than without any"
+    yield "dial: shape", words if costs[[0.25, 0.5]].max() <= costs[0.0] else FALSE
+    alone = told(change.loc[("multi_similarity", "drop", "base")], -100)
+    yield "dial: one loss", f"is undecided ({alone})" if undecided(alone) else FALSE
+
+
 def lost_by_queries(study: str) -> float:
     """The percentage of MAP@R that base loses, mean of its models, when only queries change."""
     rows = read(study).classes
@@ -544,6 +571,7 @@ PAGES = {
     ),
     "docs/findings.md": (
         of_tables,
+        of_dial_in_full,
         of_shared_photographs,
         of_paper,
         of_agreement,
