@@ -12,7 +12,7 @@ from lib.core.errors import StudyError
 
 SECTIONS = ("data", "masks", "train", "shift", "attention", "remedies")
 ALONE = "dial"  # the section of a study that is one notebook
-OF_NOTEBOOKS = ("data", "masks", "train")  # the others are for measuring steps only
+OF_NOTEBOOKS = ("data", "masks", "train", ALONE)  # the others are for measuring steps only
 
 
 def load(text: str) -> Any:

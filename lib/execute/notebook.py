@@ -118,7 +118,8 @@ def _parameters(notebook: Path, given: argparse.Namespace) -> dict[str, Any]:
     """The study's section, where it is for this notebook, and what `-p` says."""
     params.study(given.study)
     part = re.sub(r"^\d+_", "", notebook.stem)
-    values = params.section(given.study, part) if part in params.OF_NOTEBOOKS else {}
+    own = part in params.OF_NOTEBOOKS and part != params.ALONE  # the dial's is what is measured
+    values = params.section(given.study, part) if own else {}
     return {"study": given.study, **values, **dict(map(parse_override, given.overrides))}
 
 
