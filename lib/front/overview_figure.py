@@ -6,6 +6,7 @@ one data set of photographs, the study with most trainings; of its arms, those t
 `gains` and `stale` are looked at.
 """
 
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,14 +61,11 @@ def finding(studies: list["Study"]) -> str:
     return f"MAP@R lost when only the background changes. {'; '.join(words)}"
 
 
-def title(studies: list["Study"]) -> str:
-    """The finding without intervals, which the bars show, and without the untrained trunk."""
-    words, shown = [], set(arms_of(studies)) - {arms.UNTRAINED}
-    for study in studies:
-        trained = study.lost[study.lost["arm"].isin(shown)]
-        shares = [f"{label(row.arm)} {100 * row.value:.0f} %" for row in trained.itertuples()]
-        words += [f"{study.label} {', '.join(shares)}"] * bool(shares)
-    return f"MAP@R lost when only the background changes: {'; '.join(words)}"
+def title(study: "Study", shown: list[str]) -> str:
+    """A panel's finding, without intervals, which the bars show: `Birds: base 50 %, ...`."""
+    trained = study.lost[study.lost["arm"].isin(set(shown) - {arms.UNTRAINED})]
+    shares = [f"{label(row.arm)} {100 * row.value:.0f} %" for row in trained.itertuples()]
+    return f"{study.label}: {', '.join(shares)}" if shares else study.label
 
 
 def gains(studies: list["Study"]) -> list[tuple[str, str, str, str]]:
@@ -114,7 +112,9 @@ def figure(studies: list["Study"]) -> Figure:
     note = "Each mark is one loss and arm; bars: 95 % intervals over classes"
     if any(study.seeds > 1 for study in studies):
         note += ", and over trainings where there are several seeds"
-    headline(drawn, title(studies) if len(studies) > 1 else finding(studies), note)
+    axes[-1, 0].set_xlabel("share of MAP@R lost in % ↓")
+    several = "Share of MAP@R lost when only the background changes"
+    headline(drawn, several if len(studies) > 1 else finding(studies), note)
     return drawn
 
 
@@ -132,10 +132,14 @@ def _panel(axis: Axes, study: "Study", names: list[str], shown: list[str]) -> No
             )  # fmt: skip
     axis.axvline(0, color="black", lw=1)
     queries = study.entry.get("queries")
-    n = f", n = {queries:,} queries" if queries else ""
+    n = f", {queries:,} queries" if queries else ""
     seeds = f"{study.seeds} seed{'s' * (study.seeds != 1)}"
-    axis.set_title(f"{study.label} ({seeds}{n})", fontsize=10)
-    axis.set_xlabel("share of MAP@R lost in % ↓")
+    axis.set_title("\n".join(textwrap.wrap(title(study, shown), 50)), fontsize=10)
+    axis.text(
+        0.06, 0.99, seeds + n, transform=axis.transAxes, ha="left", va="top", fontsize=9,
+        color="#56606b",
+    )  # fmt: skip
+    axis.tick_params(labelbottom=True)
     axis.set_xlim(left=min(0, axis.get_xlim()[0]))
 
 

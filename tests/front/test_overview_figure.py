@@ -43,9 +43,8 @@ def test_birds_come_before_cars_and_rendered_images_stay_out() -> None:
     birds, cars = "base 50 % [10 to 60], BGAugment 25 %", "base 20 % [10 to 60], BGAugment 10 %"
     assert f"B: {birds}; A: {cars}" in told
     figure = overview_figure.figure(found)
-    assert "B base 50 %, BGAugment 25 %; A base 20 %, BGAugment 10 %" in " ".join(
-        figure.get_suptitle().replace("\u00a0", " ").split()
-    )
+    titles = [axis.get_title(loc="left") or axis.get_title() for axis in figure.axes]
+    assert titles == ["B: base 50 %, BGAugment 25 %", "A: base 20 %, BGAugment 10 %"]
     labels = [tick.get_text() for tick in figure.axes[0].get_yticklabels()]
     assert labels == ["untrained trunk", "Triplet", "ArcFace"]
     places = [line.get_xdata()[0] for line in figure.axes[1].containers[1].lines[:1]]
@@ -73,11 +72,13 @@ def test_an_arm_that_one_study_alone_has_is_not_drawn() -> None:
     birds.rows[1][1].append(more)
     birds.lost.loc[2] = ["pairs", 0.77, 0.7, 0.8]
     assert overview_figure.arms_of([birds, cars]) == ["untrained", "base", "bgaugment"]
-    assert "77" not in overview_figure.finding([birds, cars]) + overview_figure.title([birds, cars])
+    common = overview_figure.arms_of([birds, cars])
+    assert "77" not in overview_figure.finding([birds, cars])
+    assert "77" not in overview_figure.title(birds, common)
     drawn = overview_figure.figure([birds, cars]).axes[0].containers
     assert 77 not in [x for bars in drawn for x in bars.lines[0].get_xdata()]
     assert overview_figure.arms_of([birds]) == ["untrained", "base", "bgaugment", "pairs"]
-    assert "Pairs 77 %" in overview_figure.title([birds])
+    assert "Pairs 77 %" in overview_figure.title(birds, overview_figure.arms_of([birds]))
     for study, arm in ((birds, "base"), (cars, "pairs")):
         study.rows = [(name, [row | {"arm": arm} for row in rows]) for name, rows in study.rows]
     assert overview_figure.arms_of([birds, cars]) == ["base", "pairs"]  # none in common: all
