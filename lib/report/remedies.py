@@ -198,8 +198,8 @@ def best(table: pd.DataFrame, reference: str) -> list[str]:
     """A sentence for each kind of user: who can retrain, who can make masks of queries, who both.
 
     Named is the row with the highest MAP@R on random backgrounds, with its gain over the reference
-    arm; a gain whose interval reaches 0 is said to be none, and so is one of masks that a trained
-    arm alone exceeds.
+    arm, and the arms whose difference from it may be 0; a gain whose interval reaches 0 is said to
+    be none, and so is one of masks that a trained arm alone exceeds.
     """
     gain = gains(table, reference)
     gain = gain[(gain["condition"] == MOVED[0]) & (gain["sides"] == "both")]
@@ -220,11 +220,21 @@ def best(table: pd.DataFrame, reference: str) -> list[str]:
         if row["remedy"] == NONE and part["remedy"].nunique() > 1:
             sentences.append(f"{user}: no mask that we tried beats {name} alone.")
         elif row["low"] > 0 or row["low"] != row["low"]:
-            sentences.append(f"{user}: {name}, {words}.")
+            alike = _alike(table, row["arm"], reference) if row["remedy"] == NONE else []
+            rest = f" Not told apart from it: {'; '.join(alike)}." if alike else ""
+            sentences.append(f"{user}: {name}, {words}.{rest}")
         else:
             few = f"on these {table['label'].nunique()} classes nothing helps for certain"
             sentences.append(f"{user}: {few}; the best, {name}, {words}.")
     return sentences
+
+
+def _alike(table: pd.DataFrame, arm: str, reference: str) -> list[str]:
+    """The trained arms but the reference that random backgrounds do not tell from `arm`."""
+    gain = gains(table, arm)
+    gain = gain[(gain["remedy"] == NONE) & (gain["condition"] == MOVED[0])]
+    gain = gain[(gain["sides"] == "both") & (gain["arm"] != reference)]
+    return [label(row.arm) for row in gain.itertuples() if row.low <= 0 <= row.high]
 
 
 def beside(table: pd.DataFrame, reference: str, than: str = "bgaugment") -> pd.DataFrame:

@@ -110,6 +110,19 @@ def test_where_every_mask_costs_a_trained_arm_alone_is_named(monkeypatch) -> Non
     assert len(remedies.best(remedies.read(write("tiny", ARMS, [])), "base")) == 1
 
 
+def test_arms_that_may_be_as_good_as_the_best_are_named(monkeypatch) -> None:
+    m = write("tiny", ARMS, ["base"])
+    sentence = remedies.best(remedies.read(m), "base")[0]
+    gain = remedies.gains(remedies.read(m), "bgaugment").set_index(["arm", "remedy", "condition"])
+    low, high = gain.loc[("greyaugment", "none", "random_background"), ["low", "high"]].iloc[0]
+    assert ("Not told apart from it: GreyAugment." in sentence) == (low <= 0 <= high)
+    apart = gain.reset_index().assign(low=-0.2, high=-0.1)
+    monkeypatch.setattr(remedies, "gains", lambda table, arm: apart)
+    assert remedies._alike(remedies.read(m), "bgaugment", "base") == []
+    apart["high"] = 0.1
+    assert remedies._alike(remedies.read(m), "bgaugment", "base") == ["GreyAugment"]
+
+
 def test_other_arms_are_compared_with_the_papers_remedy() -> None:
     write("tiny", ["base", "bgaugment"], [])
     assert remedies.beside(remedies.read(Measured("tiny")), "base").empty
