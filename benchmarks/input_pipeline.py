@@ -1,6 +1,6 @@
 """Making training batches: the classical path against `lib.images.scenes`, on the same photographs.
 
-    DATA_MIRROR=... python benchmarks/input_pipeline.py [--sizes 128 227] [--workers 1 2]
+    DATA_MIRROR=... python benchmarks/input_pipeline.py [--sizes 128 227] [--cores 1 2]
         [--images 1024] [--rounds 3] [--small]
 
 Classical, as in the paper's code, one picture at a time: PIL opens photograph and mask, resizes
@@ -8,7 +8,7 @@ both, random resized crop, flip, to tensor; a background, kept decoded, is resiz
 flipped by the same rule; composite. Ours: stores of shrunken pixels made once (the time for that
 is printed), then one batched pass. Both give batches of float images on one scale.
 
-`workers` are processes for the classical path (a DataLoader's workers, each on one thread) and
+`cores` are processes for the classical path (a DataLoader's workers, each on one thread) and
 threads for ours, so that both get the same number of cores. Every variant runs in a process of
 its own. On a shared machine read the last column: images per second of processor time.
 """
@@ -31,12 +31,13 @@ from torchvision import transforms
 from torchvision.transforms import functional as F
 
 from lib.core import paths
-from lib.core.files import write_json
+from lib.core.files import digest, write_json
 from lib.data import datasets
 from lib.data.backgrounds import pools
 from lib.data.store import decode_all, open_image, write_store
 from lib.images.crops import TEST_CROP
 from lib.images.scenes import Scenes
+from lib.training import arms
 
 BATCH = 32
 
@@ -75,6 +76,7 @@ def write_stores(files: list[Path], pool: list[Path], side: int) -> None:
     drawn = write_store(where.masks / "drawn", index, [blob(*size) for size in sizes])
     index.assign(area=0.3, usable=True).to_csv(where.masks / "drawn" / "areas.csv", index=False)
     facts = {"source": "drawn", "images": store.fingerprint, "masks": drawn.fingerprint}
+    facts["areas"] = digest(where.masks / "drawn" / "areas.csv")
     write_json(where.masks / "drawn" / "masks.json", facts)
     index = pd.DataFrame({"path": [file.name for file in pool], "label": 0, "split": "train"})
     write_store(where.prepared / "backgrounds", index, decode_all(pool, side, "backgrounds"))
@@ -128,7 +130,8 @@ def ours(material: Material, size: int) -> Callable[[np.ndarray], Tensor]:
     paths.ROOT = material.root
     scenes = Scenes(str(round(size / TEST_CROP)), "drawn")
     rng = np.random.default_rng(0)
-    return lambda rows: scenes.training(rows, size, rng, p=1.0)
+    arm = arms.get("bgaugment")  # every image on a photograph, as the classical path
+    return lambda rows: arm.view(scenes.training(rows, size, rng))
 
 
 PATHS = {"classical": classical, "ours": ours}
