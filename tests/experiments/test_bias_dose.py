@@ -86,7 +86,7 @@ def test_a_tiny_dial_from_nothing() -> None:
     np.testing.assert_array_equal(same[0.0], same[0.9])  # the test does not change with the dial
     figure = bias_dose_page.figure(rows, bias_dose_page.finding(rows))
     assert len(figure.axes) == 3
-    assert len(bias_dose_page.change_table(rows)) == 2 * 3 * 3  # the loss and the mean, arms, measures
+    assert len(bias_dose_page.change_table(rows)) == 2 * 3 * 3  # loss and mean, arms, measures
     pictures, shown = kept.tiles("seen")
     assert len(pictures) == 16 and set(shown["bias"]) == {0.0, 0.9}
     pairs = zip(pictures[:8], pictures[8:], strict=True)
