@@ -283,7 +283,7 @@ def of_catalogue() -> Iterator[Claim]:
     yield "catalogue: base", f"in {100 * level['base']:.0f} % of searches"
     moved = catalogue_page.gain(rows, GAIN).set_index("kind").loc[catalogue_page.ALL]
     yield "catalogue: BGAugment", f"BGAugment changes this by {told(moved)} points"
-    words = "On a real shift, we detect no gain."
+    words = "On a real shift (products), we detect no gain."
     yield "catalogue: no gain", words if undecided(told(moved)) else FALSE
     rows = read(PRODUCTS).classes
     rows = rows[(rows["condition"] == SHIFTED) & (rows["sides"] == "both")]
@@ -455,7 +455,7 @@ def of_words() -> Iterator[Claim]:
     apart = cells[(cells["same_sign"] == 0) & (cells["low"] > 0)]
     count = apart["what"].str.endswith(", clean").sum()
     words = {1: "one loss gains", 2: "two losses gain", 3: "three losses gain"}.get(count, FALSE)
-    yield "clean cars", f"On clean cars, {words} where the paper has a loss"
+    yield "clean cars", f"On clean cars, {words} where the paper's decline"
     helps = numbers(remedy(ARMS, "greyaugment", "none", SHIFTED))[1] > 0
     worse = numbers(remedy(ARMS, "attribution_penalty", "none", SHIFTED))[2] < 0
     words = "grey backgrounds show no gain, a penalty on attribution does harm."
