@@ -36,6 +36,7 @@ from lib.training import arms
 PAGES = (
     "01_data", "02_masks", "03_train", "04_shift", "05_attention", "06_report", "07_remedies",
 )  # fmt: skip
+PAPERS_ARMS = ("base", "bgaugment")  # what the first paragraph tells of
 HEADLINE = "figures/06_report/headline.svg"
 SHOWN = (
     "04_shift/conditions",
@@ -120,12 +121,6 @@ class Study:
         shares = self.entry["lost"]
         table = pd.DataFrame.from_dict(shares, orient="index", columns=ENDS, dtype=float)
         return table.rename_axis("arm").reset_index()
-
-    @property
-    def shares(self) -> str:
-        """`50 %, 26 %`: what base and BGAugment lose, in words for a first sentence."""
-        rows = [row for row in self.lost.itertuples() if row.arm in ("base", "bgaugment")]
-        return ", ".join(f"{label(row.arm)} {100 * row.value:.0f} %" for row in rows)
 
     @property
     def finding(self) -> str:
@@ -407,7 +402,7 @@ def build(
     page = _environment().get_template("gallery.html.j2")
     text = page.render(
         studies=found, others=more, first=first, gains=gains, opening=opening,
-        drawn=[study for study in drawn if study.shares] if first else [],
+        lost=[overview_figure.title(study, list(PAPERS_ARMS)) for study in drawn] if first else [],
     )  # fmt: skip
     with atomic(reports / to) as temporary:
         temporary.write_text(text.rstrip("\n") + "\n", encoding="utf-8")
