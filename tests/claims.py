@@ -160,7 +160,10 @@ def of_main_table() -> Iterator[Claim]:
 def of_sentences() -> Iterator[Claim]:
     """README's sentences of one finding each."""
     moved, own, grey = (cost(BIRDS, name) for name in (SHIFTED, "own_background", REMOVED))
-    yield "the background", f"costs base {moved} points on birds; pasting it back where it was"
+    yield (
+        "the background",
+        f"Another photograph costs base {moved} points on birds; pasting it back where",
+    )
     yield "cutting and pasting", f"where it was costs {own}"
     yield "none instead of a wrong one", f"grey costs {grey}"
     new, clean = (remedy(ARMS, HALF, "none", c, "bgaugment") for c in (SHIFTED, "clean"))
@@ -177,21 +180,28 @@ def of_sentences() -> Iterator[Claim]:
         yield f"cut out, {name}", f"{remedy(study, 'base', 'cut_out', SHIFTED)} points on {name}"
         paid = remedy(study, "base", "cut_out", "clean", sign=-1)
         yield f"cut out, clean, {name}", f"{paid} on {name}"
-    same = remedy(BIRDS, "bgaugment", "none", SHIFTED)
-    yield "the same 12 classes", f"BGAugment: {same}"
+    placed = [
+        remedy(ARMS, arm, name, "other_class_background")
+        for arm, name in (("base", "cut_out"), ("bgaugment", "none"))
+    ]
+    words = "grey gains {} points on products, BGAugment {} (two losses)".format(*placed)
+    yield "cut out, other places", words
     hits = remedies.levels(remedies.read(read(BIRDS)))
     hits = hits[(hits["arm"] == "base") & (hits["remedy"] == remedies.NONE)]
     easy = 100 * hits[hits["sides"] == "both"].set_index("condition")["value"]["clean"]
-    yield "12 classes, level", f"(birds: base has {easy:.0f} %"
-    yield "unshared places", f"products {gain(PRODUCTS, 'unshared_background')} points"
+    yield "12 classes, level", f"base on clean birds has {easy:.0f} % MAP@R"
+    places = [gain(PRODUCTS, f"{kind}_background") for kind in ("unshared", "other_class")]
+    yield "places", "products {} points; of another class, {}".format(*places)
     scores = [dict(study.scores) for study in committed()]
     for name, score in zip(STUDIED.values(), scores, strict=True):
         yield "attention", f"on {name} ({score['base']:.2f} to {score['bgaugment']:.2f})"
     spots = [f"{controls(study)['centred_gaussian']:.2f}" for study in SETS]
-    yield "attention, a spot", f"without any model, scores {', '.join(spots[:2])} and {spots[2]}"
+    yield "attention, a spot", f"without any model, scores {', '.join(spots[:2])} and {spots[2]}."
     lost = [lost_by_queries(study) for study in SETS]
-    yield "query only", "base loses {:.0f}, {:.0f} and {:.0f} % of it".format(*lost)
-    yield "eroded masks", "(masks eroded, one model: {1:.1f}, of {0:.1f})".format(*eroded(BIRDS))
+    yield "query only", "base loses {:.0f}, {:.0f} and {:.0f} % of its MAP@R".format(*lost)
+    usual, worse = pasted()
+    words = "that is {:.0f} to {:.0f} % (with eroded masks, {:.0f} to {:.0f} %)"
+    yield "cutting and pasting, share", words.format(*usual, *worse)
     yield from of_catalogue()
     yield from of_agreement()
     yield from of_setting()
@@ -255,6 +265,16 @@ def eroded(study: str) -> list[float]:
     return [-100 * found[name] for name in (SHIFTED, "own_background")]
 
 
+def pasted() -> list[tuple[float, float]]:
+    """Percent of what another photograph costs that pasting back costs, least and most of the sets.
+
+    With the usual masks (mean of base's models) and with eroded ones (one model).
+    """
+    usual = [points_of(cost(s, "own_background")) / points_of(cost(s, SHIFTED)) for s in SETS]
+    worse = [eroded(s)[1] / eroded(s)[0] for s in SETS]
+    return [(100 * min(shares), 100 * max(shares)) for shares in (usual, worse)]
+
+
 def of_shared_photographs() -> Iterator[Claim]:
     """How much of base's drop they explain, in the set where they explain most."""
     shares = []
@@ -289,6 +309,16 @@ def of_catalogue() -> Iterator[Claim]:
     rows = rows[(rows["condition"] == SHIFTED) & (rows["sides"] == "both")]
     hits = effects.joint_levels(rows, ("arm",), "p_at_1").set_index("arm")["value"]
     yield "P@1 on composites", f"composites, by {100 * (hits['bgaugment'] - hits['base']):.1f})"
+    link = catalogue_link(rows=catalogue.found(PRODUCTS))
+    shown = told(link, 1, 2)
+    words = f"show no link with it: rank correlation {shown}"
+    yield "catalogue: no link", words if undecided(shown) else FALSE
+
+
+def catalogue_link(rows: pd.DataFrame) -> pd.Series:
+    """How base's losses on composites go with how often a product is found in the catalogue."""
+    links = catalogue.predicted(catalogue.by_class(read(PRODUCTS).classes, rows))
+    return links.set_index(["arm", "predictor"]).loc[("base", "lost")]
 
 
 def of_setting() -> Iterator[Claim]:
@@ -312,7 +342,11 @@ def of_setting() -> Iterator[Claim]:
     birds = read(BIRDS).classes
     levels = effects.joint_levels(birds[birds["condition"] == "clean"], ("arm",)).set_index("arm")
     base, trunk = (100 * levels["value"][arm] for arm in ("base", arms.UNTRAINED))
-    yield "untrained on clean birds", f"{base:.1f} % against {trunk:.1f} %"
+    hits = effects.joint_levels(birds[birds["condition"] == "clean"], ("arm",), "p_at_1")
+    hits = hits.set_index("arm")["value"]
+    first = f"{100 * hits['base']:.0f} % against {100 * hits[arms.UNTRAINED]:.0f} %"
+    words = f"{base:.1f} % against {trunk:.1f} % for the untrained trunk, the first hit right in"
+    yield "untrained on clean birds", f"{words} {first}"
 
 
 # ------------------------------------------------------------------------- docs/findings.md
@@ -421,9 +455,7 @@ def of_paper() -> Iterator[Claim]:
 def of_all_sets() -> Iterator[Claim]:
     """What is said of all sets at once, or of cars without a number."""
     points = {c: [points_of(cost(s, c)) for s in SETS] for c in (REMOVED, SHIFTED)}
-    ends = [[eroded(s)[1] / eroded(s)[0] for s in SETS]]
-    ends.append([points_of(cost(s, "own_background")) / points_of(cost(s, SHIFTED)) for s in SETS])
-    worse, usual = ((100 * min(shares), 100 * max(shares)) for shares in ends)
+    usual, worse = pasted()
     words = "costs {:.0f} to {:.0f} % of what another photograph costs".format(*usual)
     yield "cutting and pasting", f"{words} (with eroded masks, {worse[0]:.0f} to {worse[1]:.0f} %)"
     less = all(grey < moved for grey, moved in zip(*points.values(), strict=True))
@@ -451,25 +483,26 @@ def of_words() -> Iterator[Claim]:
     rows = rows[rows["remedy"] == "cut_out"].set_index("condition")
     only = rows["low"][SHIFTED] <= 0 and rows["high"]["clean"] < 0
     yield "cut out, cars", "On cars, which are cropped already, it only costs." if only else FALSE
-    cells = pd.read_csv(paths.StudyPaths(CARS).reports / "against_published.csv")
-    apart = cells[(cells["same_sign"] == 0) & (cells["low"] > 0)]
-    count = apart["what"].str.endswith(", clean").sum()
-    words = {1: "one loss gains", 2: "two losses gain", 3: "three losses gain"}.get(count, FALSE)
-    yield "clean cars", f"On clean cars, {words} where the paper's decline"
+    apart = []
+    for study in (BIRDS, CARS):
+        cells = pd.read_csv(paths.StudyPaths(study).reports / "against_published.csv")
+        apart.append(((cells["same_sign"] == 0) & (cells["low"] * cells["high"] > 0)).sum())
+    words = "[Seven](docs/findings.md#against-the-paper) differ significantly, five of them on cars"
+    yield "against the paper", words if apart == [2, 5] else FALSE
     helps = numbers(remedy(ARMS, "greyaugment", "none", SHIFTED))[1] > 0
     worse = numbers(remedy(ARMS, "attribution_penalty", "none", SHIFTED))[2] < 0
-    words = "grey backgrounds show no gain, a penalty on attribution does harm."
+    words = "GreyAugment shows no gain; a penalty on attribution does harm (one of two losses"
     yield "grey, penalty", words if worse and not helps else FALSE
     found = remedies.gains(remedies.read(read(ARMS)), "bgaugment")
     found = found[(found["remedy"] == remedies.NONE) & (found["condition"] == SHIFTED)]
     ends = found[found["sides"] == "both"].set_index("arm")[["low", "high"]]
     level = ends["low"]["pairs"] < 0 < ends["high"]["pairs"]
-    words = "cannot be told apart from BGAugment, and a guide towards the object gains less"
+    words = "(Pairs) cannot be told apart from BGAugment; a guide towards the object (Guided) gains"
     yield "other ways", words if level and ends["high"]["guided"] < 0 else FALSE
     pairs = remedy(BIRD_ARMS, "pairs", "none", SHIFTED, "bgaugment", whole=True)
     guide = remedy(BIRD_ARMS, "guided", "none", SHIFTED, whole=True)
     small = -1 < points_of(pairs) < 0 < points_of(guide) < 1
-    words = "On birds, two views gain slightly less, the guide hardly anything"
+    words = "Pairs gain slightly less, Guided hardly anything"
     yield "other ways, birds", words if small and not undecided(pairs) else FALSE
 
 
@@ -510,13 +543,21 @@ def of_details() -> Iterator[Claim]:
     for (kind, arm), row in answers.kinds_table(read(PRODUCTS)).iterrows():
         if kind.startswith(("Packages", "Fruit")) and arm != label(arms.UNTRAINED):
             yield f"{kind}: {arm}", f"{row['share lost, % ↓']} % with {arm}"
+    placed = [
+        remedy(ARMS, arm, name, "other_class_background")
+        for arm, name in (("base", "cut_out"), ("bgaugment", "none"), ("bgaugment", "cut_out"))
+    ]
+    words = "base {} points on products (all 40 classes, two losses, three trainings), "
+    words = (words + "BGAugment alone {}, and both together {}").format(*placed)
+    yield "masks on other places", words
+    failed = answers.not_trained(read(ARMS).learning).split(":")[0].replace(" of ", " of these ")
+    yield "test of training, arms", f"{failed} models fail the test of training"
     rows = catalogue.found(PRODUCTS)
     level = catalogue_page.levels(rows).set_index(["kind", "arm"])["value"]
     for row in catalogue_page.gain(rows, GAIN).itertuples():
         ends = (f"{100 * level[row.kind, arm]:.0f} %" for arm in ("base", "bgaugment"))
         yield "catalogue", line(row.kind.lower(), *ends, told(row._asdict()))
-    links = catalogue.predicted(catalogue.by_class(read(PRODUCTS).classes, rows))
-    link = links.set_index(["arm", "predictor"]).loc[("base", "lost")]
+    link = catalogue_link(rows)
     yield "catalogue: correlation", f"rank correlation {told(link, 1, 2)} over {link['n']:.0f}"
     found = remedy(ARMS, "attribution_penalty", "none", SHIFTED, loss="multi_similarity")
     yield "the penalty", f"on another photograph is {found}"

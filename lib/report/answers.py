@@ -166,7 +166,7 @@ def masks_note(file: Path, dataset: str) -> tuple[str, str]:
         return "", ""
     usable, area = 1 - known["empty_share"] - known["full_share"], known["area_mean"]
     told = (
-        f"Masks: {usable:.0%} of the test images have a usable one; on average they mark "
+        f"Masks: {usable:.1%} of the test images have a usable one; on average they mark "
         f"{area:.0%} of the image as object."
     )
     if area >= LITTLE and usable >= MOST:

@@ -13,7 +13,7 @@ from lib.evaluation.measured import Measured
 from lib.evaluation.remedies import REMEDIES
 from lib.evaluation.remedies_measure import NONE, ON_QUERY
 from lib.report.shift_tables import told
-from lib.report.style import colour, headline, label
+from lib.report.style import colour, headline, label, rounded
 from lib.training import arms
 
 ROW = ["arm", "remedy"]
@@ -163,11 +163,7 @@ def figure(table: pd.DataFrame, reference: str) -> tuple[plt.Figure, str]:
     top = top[(top["condition"] == MOVED[0]) & (top["sides"] == "both")]
     finding = "No remedy was measured"
     if len(top):
-        row = top.loc[top["value"].idxmax()]
-        finding = (
-            f"{name_of(row['arm'], row['remedy'])} gains {told(row)} points of MAP@R on random "
-            f"backgrounds over {label(reference)}, on {table['label'].nunique()} test classes"
-        )
+        finding = _leads(table, top, reference)
     drawn, axis = plt.subplots(figsize=(7.4, 5.6))
     shapes = dict(zip([NONE, *REMEDIES], itertools.cycle("o^sDvP"), strict=False))
     for (arm, remedy), row in found.iterrows():
@@ -194,17 +190,40 @@ def figure(table: pd.DataFrame, reference: str) -> tuple[plt.Figure, str]:
     return drawn, finding
 
 
+def _leads(table: pd.DataFrame, gain: pd.DataFrame, reference: str) -> str:
+    """The row that gains most on random backgrounds; arms not told apart from it share the title.
+
+    Args:
+        gain: of `gains` over the reference arm, on random backgrounds, both sides.
+    """
+    row = gain.loc[gain["value"].idxmax()]
+    rest = f"points of MAP@R on random backgrounds over {label(reference)}"
+    rest += f", on {table['label'].nunique()} test classes"
+    alike = _alike(table, row["arm"], reference) if row["remedy"] == NONE else []
+    if not alike:
+        return f"{name_of(row['arm'], row['remedy'])} gains {told(row)} {rest}"
+    arm_alone = gain[gain["remedy"] == NONE]
+    among = arm_alone[arm_alone["arm"].isin([row["arm"], *alike])]
+    least, most = (rounded(100 * end, 1) for end in (among["value"].min(), among["value"].max()))
+    names = "; ".join(label(arm) for arm in among["arm"])
+    return f"Not told apart, {names} gain {least} to {most} {rest}"
+
+
 def best(table: pd.DataFrame, reference: str) -> list[str]:
     """A sentence for each kind of user: who can retrain, who can make masks of queries, who both.
 
     Named is the row with the highest MAP@R on random backgrounds, with its gain over the reference
     arm, and the arms whose difference from it may be 0; a gain whose interval reaches 0 is said to
-    be none, and so is one of masks that a trained arm alone exceeds.
+    be none. Where a trained arm alone exceeds all masks there, the kinds of backgrounds on which it
+    does not are named.
     """
-    gain = gains(table, reference)
-    gain = gain[(gain["condition"] == MOVED[0]) & (gain["sides"] == "both")]
+    everywhere = gains(table, reference)
+    gain = everywhere[(everywhere["condition"] == MOVED[0]) & (everywhere["sides"] == "both")]
     users = {
-        "If you can retrain but have no masks at search time": gain["remedy"] == NONE,
+        "If you can retrain (with masks of the training images) but have no masks at search time": gain[
+            "remedy"
+        ]
+        == NONE,
         "If you cannot retrain but can mask queries and gallery": gain["arm"] == reference,
         "If you can do both": (gain["arm"] != reference) & (gain["remedy"] != NONE).any(),
     }
@@ -218,10 +237,14 @@ def best(table: pd.DataFrame, reference: str) -> list[str]:
         name = name_of(row["arm"], row["remedy"])
         words = f"{told(row)} points of MAP@R on random backgrounds over {label(reference)}"
         if row["remedy"] == NONE and part["remedy"].nunique() > 1:
-            sentences.append(f"{user}: no mask that we tried beats {name} alone.")
+            sentences.append(
+                f"{user}: on random backgrounds, no mask that we tried beats {name} alone."
+                f"{_masked_elsewhere(everywhere, reference)}"
+            )
         elif row["low"] > 0 or row["low"] != row["low"]:
             alike = _alike(table, row["arm"], reference) if row["remedy"] == NONE else []
-            rest = f" Not told apart from it: {'; '.join(alike)}." if alike else ""
+            alike = "; ".join(map(label, alike))
+            rest = f" Not told apart from it: {alike}." if alike else ""
             sentences.append(f"{user}: {name}, {words}.{rest}")
         else:
             few = f"on these {table['label'].nunique()} classes nothing helps for certain"
@@ -229,12 +252,31 @@ def best(table: pd.DataFrame, reference: str) -> list[str]:
     return sentences
 
 
+def _masked_elsewhere(gain: pd.DataFrame, reference: str) -> str:
+    """The other new backgrounds on which a mask has the highest MAP@R, with its gain; "" if none.
+
+    Args:
+        gain: of `gains` over the reference arm.
+    """
+    found = []
+    for heading, (condition, sides) in COLUMNS.items():
+        part = gain[(gain["condition"] == condition) & (gain["sides"] == sides)]
+        part = part[~part["remedy"].str.endswith(ON_QUERY)]
+        if condition in (CLEAN[0], MOVED[0]) or part.empty:
+            continue
+        row = part.loc[part["value"].idxmax()]
+        if row["remedy"] != NONE and row["value"] > 0:
+            found.append(f"{heading}: {name_of(row['arm'], row['remedy'])}, {told(row)}")
+    words = f" Elsewhere one has the highest MAP@R (points over {label(reference)}): "
+    return f"{words}{'; '.join(found)}." if found else ""
+
+
 def _alike(table: pd.DataFrame, arm: str, reference: str) -> list[str]:
     """The trained arms but the reference that random backgrounds do not tell from `arm`."""
     gain = gains(table, arm)
     gain = gain[(gain["remedy"] == NONE) & (gain["condition"] == MOVED[0])]
     gain = gain[(gain["sides"] == "both") & (gain["arm"] != reference)]
-    return [label(row.arm) for row in gain.itertuples() if row.low <= 0 <= row.high]
+    return [row.arm for row in gain.itertuples() if row.low <= 0 <= row.high]
 
 
 def beside(table: pd.DataFrame, reference: str, than: str = "bgaugment") -> pd.DataFrame:

@@ -11,6 +11,7 @@ from lib.report.attention_tables import SCORE, label_of, trained
 from lib.report.score_vs_drop import OUTCOMES
 from lib.report.shift_tables import lines_of
 from lib.report.style import colour, headline, label, plt
+from lib.training import arms
 
 # Okabe-Ito; a marker of its own each, so that colour is not needed
 FEW = "too few classes for intervals"
@@ -47,17 +48,21 @@ def faithfulness_finding(areas: pd.DataFrame) -> str:
 
 
 def link_finding(link: pd.DataFrame) -> str:
-    """For how many models a higher score goes with a smaller loss. `link`: score_vs_drop.link."""
-    images = link[link["over"] == "images"]
+    """For how many trained models a higher score goes with a smaller loss.
+
+    Args:
+        link: of score_vs_drop.link.
+    """
+    images = link[(link["over"] == "images") & (link["arm"] != arms.UNTRAINED)]
     outcome = first_outcome(images)
     low = images[images["outcome"] == outcome]["low"]
-    what = {"map_at_r_change": "a significantly smaller loss of precision",
+    what = {"map_at_r_change": "a significantly smaller loss of MAP@R",
             "similarity_kept": "an embedding that moves significantly less"}  # fmt: skip
     if low.isna().all():
         return f"Whether a higher score goes with a smaller loss is not known ({FEW})"
     return (
         f"A higher score goes with {what[outcome]} for the images of {(low > 0).sum()} of "
-        f"{len(low)} models"
+        f"{len(low)} trained models"
     )
 
 

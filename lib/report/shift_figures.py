@@ -173,7 +173,7 @@ def uniformity(classes: pd.DataFrame, link: pd.DataFrame) -> Shown:
     what = what if apart else "No significant link between background uniformity and loss"
     if np.isnan(row["low"]):
         what = "Too few classes to tell whether those with similar backgrounds lose more"
-    title = f"{what} ({label(row.name)}: Spearman correlation {shift_tables.told(row, 1, 2)})"
+    title = f"{what} ({label(row.name)}: Spearman correlation {shift_tables.told(row, -1, 2)})"
     mean = classes.groupby(["arm", "label"])[["uniformity", "change"]].mean().reset_index()
     size = (3 * len(arms) + 0.8, 3.8)
     figure, axes = plt.subplots(1, len(arms), figsize=size, sharex=True, sharey=True, squeeze=False)
@@ -199,6 +199,10 @@ def mask_sensitivity(sensitivity: pd.DataFrame) -> Shown:
         f"MAP@R falls significantly under a random background with this many of {len(masks)} kinds "
         f"of masks: {per_arm(lower, '{:.0f}')}"
     )
+    if (lower == len(masks)).all():
+        which = f"all {len(masks)} kinds of masks" if len(masks) > 1 else "the study's own masks"
+        names = ", ".join(map(label, lower.index))
+        title = f"MAP@R falls significantly under a random background with {which}: {names}"
     if down["high"].isna().all():
         mean = 100 * down.groupby("arm", sort=False)["value"].mean()
         title = (

@@ -381,7 +381,8 @@ def settings_table(
 def gains_by_loss(classes: pd.DataFrame, effects: pd.DataFrame, contrast: str) -> pd.DataFrame:
     """A contrast of arms in points of MAP@R, a row a loss: mean over seeds [joint interval].
 
-    Beside it, in how many seeds the interval over classes lies above and below zero.
+    Beside it, where there are several seeds, in how many of them the interval over classes lies
+    above and below zero.
     """
     rows: dict[str, dict[tuple[str, str], str]] = {}
     for condition in PAPER[::-1]:
@@ -392,8 +393,9 @@ def gains_by_loss(classes: pd.DataFrame, effects: pd.DataFrame, contrast: str) -
             own = seeds[seeds["loss"] == row["loss"]]
             line = rows.setdefault(label_of(row["loss"]), {})
             line[name, "gain ↑"] = told(row)
-            line[name, "significantly better"] = f"{(own['low'] > 0).sum()} of {len(own)}"
-            line[name, "significantly worse"] = f"{(own['high'] < 0).sum()} of {len(own)}"
+            if len(own) > 1:
+                line[name, "significantly better"] = f"{(own['low'] > 0).sum()} of {len(own)}"
+                line[name, "significantly worse"] = f"{(own['high'] < 0).sum()} of {len(own)}"
     return pd.DataFrame.from_dict(rows, orient="index")
 
 

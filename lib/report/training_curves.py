@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from lib.images import conditions as test_conditions
 from lib.report.shift_figures import Shown
 from lib.report.shift_tables import arms_of, label_of, per_arm
 from lib.report.style import COLOURS, colour, contact_sheet, headline, label, legend, marker, plt
@@ -55,8 +56,11 @@ def loss_table(labels: np.ndarray, names: list[str], dataset: str, batch: int) -
 
 def curves(history: pd.DataFrame, learning: pd.DataFrame) -> Shown:
     """Loss and validation MAP@R over epochs: a row a loss, all arms and seeds; kept: ringed."""
-    mean = learning.groupby("arm", sort=False)["gain"].mean()
-    words = per_arm(100 * mean, "{:+.1f}")
+    words = "; ".join(
+        f"{per_arm(100 * rows.groupby('arm', sort=False)['gain'].mean(), '{:+.1f}')} "
+        f"({test_conditions.get(name).label})"
+        for name, rows in learning.groupby("condition", sort=False)
+    )
     title = f"Validation MAP@R gained over the untrained trunk, points: {words}"
     names = list(history["loss"].unique())
     size = (11, 2.4 * len(names) + 1.3)

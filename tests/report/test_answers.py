@@ -127,7 +127,7 @@ def test_masks_that_find_little_are_a_warning(tmp_path) -> None:
         pd.DataFrame(rows, columns=columns).to_csv(tmp_path / "masks.csv", index=False)
         return answers.masks_note(tmp_path / "masks.csv", "fruit")
 
-    assert told(0.13, 0.02)[1] == "" and "98%" in told(0.13, 0.02)[0]
+    assert told(0.13, 0.02)[1] == "" and "98.0%" in told(0.13, 0.02)[0]
     assert "5% of the image" in told(0.05, 0.02)[1] and "usable: 60%" in told(0.3, 0.4)[1]
     assert answers.masks_note(tmp_path / "none.csv", "fruit") == ("", "")
 

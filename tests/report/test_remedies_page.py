@@ -106,7 +106,8 @@ def test_every_user_gets_the_best_of_what_she_can_do() -> None:
 def test_where_every_mask_costs_a_trained_arm_alone_is_named(monkeypatch) -> None:
     monkeypatch.setitem(HELP, "cut_out", -0.05)
     sentences = remedies.best(remedies.read(write("tiny", ARMS, ["base", "bgaugment"])), "base")
-    assert sentences[2] == "If you can do both: no mask that we tried beats BGAugment alone."
+    assert "on random backgrounds, no mask that we tried beats BGAugment alone" in sentences[2]
+    assert "Elsewhere" not in sentences[2]  # nothing else was measured
     assert len(remedies.best(remedies.read(write("tiny", ARMS, [])), "base")) == 1
 
 
@@ -120,7 +121,37 @@ def test_arms_that_may_be_as_good_as_the_best_are_named(monkeypatch) -> None:
     monkeypatch.setattr(remedies, "gains", lambda table, arm: apart)
     assert remedies._alike(remedies.read(m), "bgaugment", "base") == []
     apart["high"] = 0.1
-    assert remedies._alike(remedies.read(m), "bgaugment", "base") == ["GreyAugment"]
+    assert remedies._alike(remedies.read(m), "bgaugment", "base") == ["greyaugment"]
+
+
+def test_where_masks_lead_on_other_backgrounds_these_are_named(monkeypatch) -> None:
+    """Best alone on random backgrounds is not best everywhere; clean images are not asked."""
+    keys = ["arm", "remedy", "condition", "sides", "value", "low", "high"]
+    kinds = {"clean": (0.0, -0.2), "random_background": (0.3, 0.1),
+             "unshared_background": (0.1, 0.2), "other_class_background": (0.3, 0.1)}  # fmt: skip
+    rows = [
+        ("bgaugment", remedy, condition, "both", value, value - 0.01, value + 0.01)
+        for condition, values in kinds.items()
+        for remedy, value in zip(("none", "cut_out"), values, strict=True)
+    ]
+    found = pd.DataFrame(rows, columns=keys)
+    monkeypatch.setattr(remedies, "gains", lambda table, arm: found if arm == "base" else found[:0])
+    both = remedies.best(pd.DataFrame({"label": [0]}), "base")[-1]
+    assert "no mask that we tried beats BGAugment alone." in both
+    assert "unshared background: BGAugment, object on grey, 20.0 [19.0, 21.0]" in both
+    assert "other-class" not in both and "clean" not in both
+
+
+def test_arms_that_cannot_be_told_apart_share_the_title(monkeypatch) -> None:
+    table = remedies.read(write("tiny", ARMS, []))
+    _, title = remedies.figure(table, "base")
+    monkeypatch.setattr(remedies, "_alike", lambda *_: [])
+    _, alone = remedies.figure(table, "base")
+    assert alone.startswith("BGAugment gains") and "Not told apart" not in alone
+    monkeypatch.setattr(remedies, "_alike", lambda *_: ["greyaugment"])
+    _, shared = remedies.figure(table, "base")
+    assert shared.startswith("Not told apart, BGAugment; GreyAugment gain")
+    assert title in (alone, shared)
 
 
 def test_other_arms_are_compared_with_the_papers_remedy() -> None:
