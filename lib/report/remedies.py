@@ -219,11 +219,9 @@ def best(table: pd.DataFrame, reference: str) -> list[str]:
     """
     everywhere = gains(table, reference)
     gain = everywhere[(everywhere["condition"] == MOVED[0]) & (everywhere["sides"] == "both")]
+    can_train = "If you can retrain (with masks of the training images), without masks"
     users = {
-        "If you can retrain (with masks of the training images) but have no masks at search time": gain[
-            "remedy"
-        ]
-        == NONE,
+        f"{can_train} at search time": gain["remedy"] == NONE,
         "If you cannot retrain but can mask queries and gallery": gain["arm"] == reference,
         "If you can do both": (gain["arm"] != reference) & (gain["remedy"] != NONE).any(),
     }
