@@ -217,8 +217,65 @@ def test_a_regenerated_model_is_the_one_in_the_manifest(clone: Clone) -> None:
 
 def test_an_edited_colour_runs_pages_and_nothing_else(clone: Clone) -> None:
     weights = clone.bytes_of("data/models/tiny/*/*.safetensors")
-    clone.append("lib/report/style.py", '\nCOLOURS["base"] = "#123456"\n')
-    assert sorted(clone.repro("--dry")) == sorted(stages(*TELLING))
-    assert clone.repro("page_shift@tiny") == ["page_shift@tiny"]
-    assert "#123456" in (clone.reports / "figures" / "04_shift" / "slopes.svg").read_text()
+    with clone.restored():
+        clone.append("lib/report/style.py", '\nCOLOURS["base"] = "#123456"\n')
+        assert sorted(clone.repro("--dry")) == sorted(stages(*TELLING))
+        assert clone.repro("page_shift@tiny") == ["page_shift@tiny"]
+        drawn = clone.reports / "figures" / "04_shift" / "slopes.svg"
+        assert "#123456" in drawn.read_text()
     assert clone.bytes_of("data/models/tiny/*/*.safetensors") == weights
+
+
+# ---------------------------------------------------------- with fewer models, in this order, last
+
+FEW = {"losses": ["triplet"], "arms": ["base", "bgaugment"]}
+KEPT = [f"triplet-{arm}-0.*" for arm in FEW["arms"]] + ["none-untrained-0.*"]
+
+
+@pytest.mark.fault(
+    "killed/nothing",
+    "everything deleted",
+    "a tiny study run from nothing, deleted, run again",
+    "every table, weight, page and figure has the same bytes",
+)
+def test_from_nothing_again_gives_the_same_bytes(clone: Clone) -> None:
+    """With a third of the models: what is measured of one does not depend on the others."""
+    what = [f"data/models/tiny/triplet/{arm}-0.safetensors" for arm in FEW["arms"]]
+    what += [f"reports/tiny/measured/*/*/{name}" for name in KEPT]
+    what += ["reports/tiny/measured/data/*.*", "reports/tiny/measured/masks/*.*"]
+    what += ["reports/tiny/02_*.*", "reports/tiny/figures/02_*/*.*"]
+    before = clone.bytes_of(*what)
+    assert len(before) > 30
+    for folder in ("data/prepared", "data/masks", "data/models", "data/scratch", "data/raw",
+                   ".dvc/cache", ".dvc/tmp", "reports"):  # fmt: skip
+        shutil.rmtree(clone.root / folder)
+    (clone.root / "dvc.lock").unlink()
+    clone.set(train=FEW)
+    clone.repro("page_masks@tiny", "shift@tiny", "attention@tiny", "remedies@tiny")
+    after = clone.bytes_of(*what)
+    assert [name for name in before if before[name] != after.get(name)] == []
+
+
+def test_an_edited_trainer_trains_again(clone: Clone) -> None:
+    with clone.restored():
+        clone.append("lib/training/trainer.py", "\nEDITED = True\n")
+        wanted = {"train@tiny", "shift@tiny", "attention@tiny"}
+        assert set(clone.repro("--dry", "shift@tiny", "attention@tiny")) == wanted
+        assert clone.repro("train@tiny") == ["train@tiny"]
+    told = (clone.root / "data" / "scratch" / "tiny").glob("triplet-base-0-*")
+    assert len(list(told)) == 2  # trained anew: nothing of other code is found in the cache
+
+
+def test_a_study_grows_by_a_seed_where_its_weights_are_not(clone: Clone) -> None:
+    """KEEP_MEASURED: what other machines trained and measured stays as it is, new seeds come."""
+    mine = "reports/tiny/measured/*/*/triplet-*-0.*"
+    before = clone.bytes_of(mine)
+    for folder in ("data/models", "data/scratch", ".dvc/cache"):
+        shutil.rmtree(clone.root / folder)
+    clone.set(train=FEW | {"seeds": [0, 1]})
+    clone.repro("page_shift@tiny", "attention@tiny", "remedies@tiny", KEEP_MEASURED="1")
+    assert len(before) > 10 and clone.bytes_of(mine) == before
+    weights = clone.bytes_of("data/models/tiny/*/*.safetensors")
+    assert [Path(name).stem for name in weights] == ["base-1", "bgaugment-1"]
+    table = read_compact([clone.reports / "retrieval.parquet"])
+    assert set(table["arm"]) == {"untrained", "base", "bgaugment"} and set(table["seed"]) == {0, 1}
