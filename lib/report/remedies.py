@@ -23,7 +23,7 @@ COLUMNS = {
     "clean": CLEAN,
     "random background": MOVED,
     "unshared background": ("unshared_background", "both"),
-    "other-class place": ("other_class_background", "both"),
+    "other-class background": ("other_class_background", "both"),
     "random, query only": ("random_background", "query"),
 }
 
@@ -197,16 +197,17 @@ def _leads(table: pd.DataFrame, gain: pd.DataFrame, reference: str) -> str:
         gain: of `gains` over the reference arm, on random backgrounds, both sides.
     """
     row = gain.loc[gain["value"].idxmax()]
-    rest = f"points of MAP@R on random backgrounds over {label(reference)}"
-    rest += f", on {table['label'].nunique()} test classes"
+    what = f"points of MAP@R on random backgrounds over {label(reference)}"
+    on = f"on {table['label'].nunique()} test classes"
     alike = _alike(table, row["arm"], reference) if row["remedy"] == NONE else []
     if not alike:
-        return f"{name_of(row['arm'], row['remedy'])} gains {told(row)} {rest}"
+        return f"{name_of(row['arm'], row['remedy'])} gains {told(row)} {what}, {on}"
     arm_alone = gain[gain["remedy"] == NONE]
     among = arm_alone[arm_alone["arm"].isin([row["arm"], *alike])]
     least, most = (rounded(100 * end, 1) for end in (among["value"].min(), among["value"].max()))
     names = "; ".join(label(arm) for arm in among["arm"])
-    return f"Not told apart, {names} gain {least} to {most} {rest}"
+    several = f"{len(among)} arms gain {least} to {most} {what}"
+    return f"{several} and cannot be told apart, {on}: {names}"
 
 
 def best(table: pd.DataFrame, reference: str) -> list[str]:
@@ -265,7 +266,8 @@ def _masked_elsewhere(gain: pd.DataFrame, reference: str) -> str:
         row = part.loc[part["value"].idxmax()]
         if row["remedy"] != NONE and row["value"] > 0:
             found.append(f"{heading}: {name_of(row['arm'], row['remedy'])}, {told(row)}")
-    words = f" Elsewhere one has the highest MAP@R (points over {label(reference)}): "
+    words = " On other backgrounds, masks lead"
+    words += f" (points of MAP@R over {label(reference)}): "
     return f"{words}{'; '.join(found)}." if found else ""
 
 

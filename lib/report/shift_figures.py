@@ -200,7 +200,8 @@ def mask_sensitivity(sensitivity: pd.DataFrame) -> Shown:
         f"of masks: {per_arm(lower, '{:.0f}')}"
     )
     if (lower == len(masks)).all():
-        which = f"all {len(masks)} kinds of masks" if len(masks) > 1 else "the study's own masks"
+        known = {1: "the study's own masks", 2: "both kinds of masks"}
+        which = known.get(len(masks), f"all {len(masks)} kinds of masks")
         names = ", ".join(map(label, lower.index))
         title = f"MAP@R falls significantly under a random background with {which}: {names}"
     if down["high"].isna().all():
