@@ -572,7 +572,6 @@ def of_details() -> Iterator[Claim]:
     yield "catalogue: correlation", f"rank correlation {told(link, 1, 2)} over {link['n']:.0f}"
     found = remedy(ARMS, "attribution_penalty", "none", SHIFTED, loss="multi_similarity")
     yield "the penalty", f"on another photograph is {found}"
-    yield "grey", f"{remedy(ARMS, 'greyaugment', 'none', SHIFTED)} points over base"
     yield "half, over base", f"{remedy(ARMS, HALF, 'none', SHIFTED)} points on another photograph"
     yield "half, clean", f"on photographs as they are ({remedy(ARMS, HALF, 'none', 'clean')})"
     found = remedy(BIRD_ARMS, "guided", "none", SHIFTED, whole=True)
