@@ -242,8 +242,7 @@ def best(table: pd.DataFrame, reference: str) -> list[str]:
             )
         elif row["low"] > 0 or row["low"] != row["low"]:
             alike = _alike(table, row["arm"], reference) if row["remedy"] == NONE else []
-            alike = "; ".join(map(label, alike))
-            rest = f" Not told apart from it: {alike}." if alike else ""
+            rest = f" Not told apart from it: {'; '.join(map(label, alike))}." if alike else ""
             sentences.append(f"{user}: {name}, {words}.{rest}")
         else:
             few = f"on these {table['label'].nunique()} classes nothing helps for certain"

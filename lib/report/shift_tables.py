@@ -273,19 +273,25 @@ WITHOUT_SHARED = {
 
 
 def shared_photographs(classes: pd.DataFrame) -> tuple[pd.DataFrame, str]:
-    """Share of the drop that goes away with shared photographs, by arm; the first row in words."""
+    """Share of the drop that goes away with shared photographs, by arm; the first row in words.
+
+    A dash where the drop itself may be nothing: its share has no finite interval then.
+    """
     rows: dict[str, dict[str, str]] = {}
     for name, setting in WITHOUT_SHARED.items():
         for row in effects_of.given_back(classes, *setting).to_dict("records"):
-            rows.setdefault(name, {})[label(row["arm"])] = told(row, 100, 0)
+            known = not np.isinf([row["low"], row["high"]]).any()
+            rows.setdefault(name, {})[label(row["arm"])] = told(row, 100, 0) if known else "–"
     table = pd.DataFrame.from_dict(rows, orient="index")
     if table.empty:
         return table, "Not measured: a ranking without shared photographs."
     words = per_arm(pd.Series(rows[table.index[0]]), "{}")
+    unknown = table.eq("–").any(axis=None)
+    none = " (–: not known, since the drop itself may be nothing)" if unknown else ""
     return table, (
-        f"Share of the drop, in percent, that {table.index[0]} gives back: {words}. (Backgrounds "
-        "that no other image shares are places from this data set's own training images: what "
-        "they give back is due to their kind as well.)"
+        f"Share of the drop, in percent, that {table.index[0]} gives back: {words}{none}. "
+        "(Backgrounds that no other image shares are places from this data set's own training "
+        "images: what they give back is due to their kind as well.)"
     )
 
 

@@ -133,3 +133,15 @@ def test_conditions_are_chosen_by_name() -> None:
     assert shift_tables.chosen("paper", ["clean"]) == ["clean"]
     with pytest.raises(StudyError, match="own_background"):
         shift_tables.chosen("clean, own_backgroud", MANY)
+
+
+def test_a_share_of_a_drop_that_may_be_nothing_is_not_told(monkeypatch) -> None:
+    rows = {"arm": ["base", "bgaugment"], "value": [0.05, -2.4]}
+    ends = {"low": [0.02, -np.inf], "high": [0.09, np.inf]}
+    found = pd.DataFrame(rows | ends)
+    monkeypatch.setattr(shift_tables.effects_of, "given_back", lambda *_: found)
+    table, words = shift_tables.shared_photographs(pd.DataFrame())
+    assert set(table["BGAugment"]) == {"–"} and set(table["base"]) == {"5 [2, 9]"}
+    assert "base 5 [2, 9], BGAugment – (–: not known" in words and "inf" not in words
+    monkeypatch.setattr(shift_tables.effects_of, "given_back", lambda *_: found[:1])
+    assert "not known" not in shift_tables.shared_photographs(pd.DataFrame())[1]
