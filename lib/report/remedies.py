@@ -7,6 +7,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 from lib.core.compact import Kept, read_compact
+from lib.core.errors import StudyError
 from lib.core.files import read_json
 from lib.evaluation import effects as effects_of
 from lib.evaluation.measured import Measured
@@ -40,8 +41,25 @@ def facts(study: str) -> dict[str, Any]:
 
 
 def read(m: Measured) -> pd.DataFrame:
-    """The measured classes: a row a model, remedy, condition, sides, draw and class."""
-    return read_compact([Tried(m.study).there(f"classes/{name}.parquet") for name in m.models])
+    """The measured classes: a row a model, remedy, condition, sides, draw and class.
+
+    Raises:
+        StudyError: study.json, from which the page tells what was asked, is of other tables.
+    """
+    table = read_compact([Tried(m.study).there(f"classes/{name}.parquet") for name in m.models])
+    file = Tried(m.study).there("study.json")
+    asked, plain = read_json(file), table[(table["arm"] == m.arms[0]) & (table["remedy"] == NONE)]
+    clean = plain[plain["condition"] == "clean"].drop_duplicates("label")
+    # The tables leave out a class of one image: where nothing else is missing, the two are equal.
+    images, classes = asked["images"] - clean["n"].sum(), asked["classes"] - len(clean)
+    if sorted(asked["conditions"]) != sorted(set(table["condition"])) or images != classes:
+        raise StudyError(
+            f"{file} is of an earlier run: it names {asked['classes']} classes, {asked['images']} "
+            f"images and {', '.join(asked['conditions'])}; the tables beside it hold {len(clean)} "
+            f"classes, {clean['n'].sum()} images and {', '.join(sorted(set(table['condition'])))}. "
+            "Delete it and run `make repro`."
+        )
+    return table
 
 
 def rows_of(table: pd.DataFrame) -> list[tuple[str, str]]:

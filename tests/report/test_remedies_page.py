@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from lib.core import paths
-from lib.core.files import write_json
+from lib.core.errors import StudyError
+from lib.core.files import read_json, write_json
 from lib.evaluation.measured import Measured, name_of, write_compact
 from lib.report import remedies
 from tests.report import tiny
@@ -167,3 +168,17 @@ def test_other_arms_are_compared_with_the_papers_remedy() -> None:
         for loss, seed, label in models
     ])  # fmt: skip
     assert found.loc["GreyAugment", "clean ↑"].split()[0] == f"{100 * moved:.1f}"
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"classes": 5, "images": 20}, {"classes": 40, "images": 160}, {"conditions": ["clean"]}],
+)
+def test_what_was_asked_of_an_earlier_run_is_not_told(other) -> None:
+    m = write("tiny", ["base"], [])
+    file = paths.StudyPaths("tiny").measured / "remedies" / "study.json"
+    write_json(file, read_json(file) | {"classes": 9, "images": 33})  # one class has one image
+    remedies.read(m)
+    write_json(file, read_json(file) | other)
+    with pytest.raises(StudyError, match=r"study\.json is of an earlier run"):
+        remedies.read(m)
