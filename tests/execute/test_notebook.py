@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
@@ -291,6 +292,21 @@ def test_clean_orders_racing_streams_and_numbers_style_ids() -> None:
     outputs = clean(new_notebook(cells=[cell])).cells[0].outputs
     assert [o.get("text") for o in outputs] == ["a\rb c", "warn\n", None]
     assert outputs[2].data["text/html"] == "<style>#T_style0_row0{}</style>T_style0"
+
+
+def test_a_styled_table_keeps_its_cells_and_rules_and_sheds_the_rest() -> None:
+    frame = pd.DataFrame(np.arange(40).reshape(10, 4), index=list("abcdefghij"))
+    style = frame.style.highlight_between(left=17, right=17, props="color: red")
+    style = style.set_table_styles([{"selector": ".row_heading.row3", "props": "color: blue"}])
+    cell = new_code_cell("x")
+    cell.outputs = [new_output("display_data", {"text/html": style.to_html()})]
+    slim = clean(new_notebook(cells=[cell])).cells[0].outputs[0].data["text/html"]
+    assert len(slim) < len(style.to_html()) / 2
+    was, now = (BeautifulSoup(html, "html.parser") for html in (style.to_html(), slim))
+    assert now.table.get_text(" ", strip=True) == was.table.get_text(" ", strip=True)
+    (red,) = now.find_all(["td"], id=True)
+    assert red.text == "17" and f"#{red['id']} " in now.style.text
+    assert [x.text for x in now.select(".row_heading.row3")] == ["d"]
 
 
 @pytest.mark.fault(
