@@ -93,6 +93,16 @@ def pair_label(contrast: str) -> str:
     return " − ".join(label(arm) for arm in contrast.split("-"))
 
 
+def in_words(table: pd.DataFrame) -> pd.DataFrame:
+    """A copy for the eye: losses, arms, contrasts and conditions are called as in figures."""
+    ways = {
+        "loss": label_of, "arm": pair_label, "contrast": pair_label,
+        "condition": lambda name: test_conditions.get(name).label,
+    }  # fmt: skip
+    found = {name: table[name].astype(str).map(way) for name, way in ways.items() if name in table}
+    return table.assign(**found)
+
+
 def means(table: pd.DataFrame, by: list[str], values: list[str] | None = None) -> pd.DataFrame:
     """Means for each of `by`: over draws first, then over models (each counts alike)."""
     values = values or ["value"]
