@@ -23,8 +23,8 @@ CLEAN, MOVED = ("clean", "both"), ("random_background", "both")
 COLUMNS = {
     "clean": CLEAN,
     "random background": MOVED,
-    "unshared background": ("unshared_background", "both"),
-    "other-class background": ("other_class_background", "both"),
+    "place of a training image": ("unshared_background", "both"),
+    "other-class place": ("other_class_background", "both"),
     "random, query only": ("random_background", "query"),
 }
 

@@ -31,9 +31,9 @@ SETTINGS = {
     "random background, images on the query's photograph left out": (
         "random_background", "unshared",
     ),
-    "background that no other image shares": ("unshared_background", "both"),
-    "other-class background": ("other_class_background", "both"),
-    "other-class background, query only": ("other_class_background", "query"),
+    "place of a training image": ("unshared_background", "both"),
+    "other-class place": ("other_class_background", "both"),
+    "other-class place, query only": ("other_class_background", "query"),
     "background removed (grey)": ("foreground_only", "both"),
     "own background, cut and pasted": ("own_background", "both"),
 }  # fmt: skip

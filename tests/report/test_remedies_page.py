@@ -139,7 +139,7 @@ def test_where_masks_lead_on_other_backgrounds_these_are_named(monkeypatch) -> N
     monkeypatch.setattr(remedies, "gains", lambda table, arm: found if arm == "base" else found[:0])
     both = remedies.best(pd.DataFrame({"label": [0]}), "base")[-1]
     assert "no mask that we tried beats BGAugment alone." in both
-    assert "unshared background: BGAugment, object on grey, 20.0 [19.0, 21.0]" in both
+    assert "place of a training image: BGAugment, object on grey, 20.0 [19.0, 21.0]" in both
     assert "other-class" not in both and "clean" not in both
 
 
