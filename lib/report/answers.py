@@ -204,18 +204,18 @@ def attention_table(rows: pd.DataFrame) -> pd.DataFrame:
     level = attention_tables.means(arm_rows, ["arm"]).rename(columns={"arm": "what"})
     level = level.sort_values("what", key=lambda x: x != arms.UNTRAINED, kind="stable")
     gain = attention_tables.differences(arm_rows).rename(columns={"contrast": "what"})
-    both = _over_trainings(pd.concat([level, gain])[["what", *ENDS, "n"]], rows)
+    both = over_trainings(pd.concat([level, gain])[["what", *ENDS, "n"]], rows)
     return both.assign(what=both["what"].map(pair_label)).set_index("what").rename_axis(None)
 
 
-def _over_trainings(table: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
+def over_trainings(table: pd.DataFrame, rows: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
     """Intervals of arms and contrasts (`what`); from two seeds on they cover trainings, too."""
     seeds = rows.groupby(["seed", "arm"])["value"].mean().unstack("arm")
     half = []
     for row in table.itertuples():
         arm, _, than = row.what.partition("-")
         each = (seeds[arm] - seeds[than] if than else seeds[arm]).dropna().to_frame()
-        half.append(statistics.with_trainings([row.high - row.value], each)[0])
+        half.append(statistics.with_trainings([row.high - row.value], each, level=level)[0])
     return table.assign(low=table["value"] - half, high=table["value"] + half)
 
 

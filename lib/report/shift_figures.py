@@ -109,7 +109,7 @@ def background_gap(effects: pd.DataFrame) -> Shown:
     gap = shift_tables.background_gap(effects)
     kinds = [kind for kind in BACKGROUNDS if kind in set(effects["condition"])]
     if gap.empty:
-        return _missing("same_class_background and other_class_background")
+        return _missing("places of the object's own class beside those of another class")
     points = 100 * means(gap, ["arm"]).set_index("arm")["value"]
     title = (
         "Extra points of MAP@R lost when the background comes from another class rather than "

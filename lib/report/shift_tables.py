@@ -129,7 +129,7 @@ def shown_as(value: float | str, form: str) -> str:
     """A value in a form; a dash where it is not known, and no minus before a zero."""
     if isinstance(value, float) and np.isnan(value):
         return "–"
-    return re.sub(r"^-(?=0\.?0*(\D|$))", "", form.format(value))
+    return re.sub(r"^-(?=0(\.0*)?(?![\d.]))", "", form.format(value))
 
 
 def few_classes(classes: int) -> str:

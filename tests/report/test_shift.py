@@ -126,6 +126,16 @@ def test_joint_means_stand_in_the_settings_table() -> None:
     assert list(gains) == ["BGAugment − base"] and gains.index[0] == "clean"
 
 
+@pytest.mark.parametrize(
+    ("value", "form", "words"),
+    [(-0.5, "{:.1f}", "-0.5"), (-0.04, "{:.1f}", "0.0"), (-0.04, "{:.2f}", "-0.04"),
+     (-0.002, "{:.0%}", "0%"), (-10.0, "{:.0f}", "-10"), (float("nan"), "{:.1f}", "–"),
+     ("-0.1 [-0.4, 0.3]", "{}", "-0.1 [-0.4, 0.3]")],
+)  # fmt: skip
+def test_only_a_zero_loses_its_minus(value, form, words) -> None:
+    assert shift_tables.shown_as(value, form) == words
+
+
 def test_conditions_are_chosen_by_name() -> None:
     assert shift_tables.chosen("all", MANY) == MANY
     assert shift_tables.chosen("paper", MANY) == PAPER
