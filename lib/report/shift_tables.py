@@ -278,7 +278,7 @@ def interval_words(seeds: int) -> str:
 
 WITHOUT_SHARED = {
     "leaving out images on the query's photograph": ("random_background", "unshared"),
-    "backgrounds that no other image shares": ("unshared_background", "both"),
+    "places of training images": ("unshared_background", "both"),
 }  # what takes shared photographs away: (condition, sides)
 
 
@@ -300,8 +300,8 @@ def shared_photographs(classes: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     none = " (–: not known, since the drop itself may be nothing)" if unknown else ""
     return table, (
         f"Share of the drop, in percent, that {table.index[0]} gives back: {words}{none}. "
-        "(Backgrounds that no other image shares are places from this data set's own training "
-        "images: what they give back is due to their kind as well.)"
+        "(Places of training images are not shared either, but of another kind than random "
+        "photographs: what they give back is due to that as well.)"
     )
 
 
